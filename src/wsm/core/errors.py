@@ -1,0 +1,93 @@
+"""Every error that crosses a room, by whose fault it is.
+
+    WsmError
+    ├── Refused               the same request fails again
+    │   ├── BadInput          a field and the reason
+    │   ├── Forbidden         no signature, a wrong one, or somebody else's
+    │   ├── TooLarge          over a stated limit
+    │   ├── NotFound          what was named does not exist
+    │   └── GatewayRefused    the gateway said no; nothing was sent
+    └── Unavailable           the same request may succeed later
+        ├── MailboxFull       this tenant's mailbox, or all of them, are at their mark
+        ├── StreamsUnavailable   Redis is away, full or not durable
+        ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
+        ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
+        └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
+
+Adapters translate every driver's error into one of these, `from` the original. Each process maps class to
+answer in one table. Anything else that is raised is a bug.
+"""
+
+
+class WsmError(Exception):
+    """The root. Its text is fit for a log: no message text, no phone number, no secret."""
+
+
+class Refused(WsmError):
+    """The same request would fail again."""
+
+
+class BadInput(Refused):
+    """A field does not fit. `field` names it, `reason` says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Forbidden(Refused):
+    """The caller may not. `reason` is one word of a closed list, fit for a label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TooLarge(Refused):
+    """Over a stated limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"over the limit of {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class NotFound(Refused):
+    """What was named does not exist."""
+
+
+class GatewayRefused(Refused):
+    """The gateway answered that it will not do this; nothing was sent. `status` is its HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"gateway answered {status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+class Unavailable(WsmError):
+    """The same request may succeed later."""
+
+
+class MailboxFull(Unavailable):
+    """A mailbox is at its mark. `scope` is `tenant` or `all`."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"mailbox full: {scope}")
+        self.scope = scope
+
+
+class StreamsUnavailable(Unavailable):
+    """Redis is away, refuses writes, or did not confirm in time."""
+
+
+class StoreUnavailable(Unavailable):
+    """PostgreSQL is away, or a statement, lock or transaction time-out ran out; nothing was committed."""
+
+
+class GatewayUnavailable(Unavailable):
+    """The gateway was not reached, or its session is not working; nothing was sent."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The gateway may or may not have done it (time-out, broken connection, 5xx)."""

@@ -1,0 +1,101 @@
+"""Every key that wsm writes in Redis, and the few of RQ's that the hand-over shares with it.
+
+wsm:{t}:in              stream   a tenant's mailbox: fields at, origin, session, body
+wsm:{t}:load            hash     entries, bytes (parked ones included); alone = 1 after a lost lease
+wsm:{t}:bell:{kind}     hash     the pointer: the one outstanding bell of that kind
+wsm:{t}:parked          zset     chats put aside, by due time in ms; 0 = runnable again
+wsm:{t}:parked:{chat}   stream   their entries, under their original ids
+wsm:{t}:attempts        hash     entry id -> how often it failed
+wsm:{t}:dead            stream   dead letters, with their reason
+wsm:active              set      tenants of which any of the above exists: what SWEEP walks over
+wsm:load                hash     entries, bytes of all mailboxes
+wsm:mail:{kind}         zset     tenants to ring for, by turn number
+wsm:ready:{kind}        zset     tenants whose bell waits, by turn number
+wsm:turn                counter  turn numbers
+wsm:wake                list     tokens, capped: idle workers block on it
+wsm:quarantine          stream   authentic but unmapped webhooks, capped
+wsm:directory           string   the sessions that may sign, as JSON; wsm:directory:version beside it
+
+RQ 2.12's layout, checked against stock RQ by a test: rq:queues, rq:queue:{name}, rq:job:{id}, rq:wip:{name}.
+"""
+
+from enum import StrEnum
+
+from wsm.core.ids import ChatId, TenantId
+
+
+class Kind(StrEnum):
+    """The two kinds of bell."""
+
+    TURN = "turn"
+    DELIVER = "deliver"
+
+
+ACTIVE = "wsm:active"
+LOAD = "wsm:load"
+TURN_NUMBER = "wsm:turn"
+WAKE = "wsm:wake"
+QUARANTINE = "wsm:quarantine"
+DIRECTORY = "wsm:directory"
+DIRECTORY_VERSION = "wsm:directory:version"
+RQ_QUEUES = "rq:queues"
+
+
+def mailbox(tenant: TenantId) -> str:
+    """The tenant's stream of entries."""
+    return f"wsm:{tenant}:in"
+
+
+def load(tenant: TenantId) -> str:
+    """Counts of the tenant's entries and bytes."""
+    return f"wsm:{tenant}:load"
+
+
+def pointer(tenant: TenantId, kind: Kind) -> str:
+    """The one outstanding bell of a kind."""
+    return f"wsm:{tenant}:bell:{kind}"
+
+
+def parked(tenant: TenantId) -> str:
+    """Chats put aside, by due time."""
+    return f"wsm:{tenant}:parked"
+
+
+def parked_chat(tenant: TenantId, chat: ChatId) -> str:
+    """The entries of one chat put aside."""
+    return f"wsm:{tenant}:parked:{chat}"
+
+
+def attempts(tenant: TenantId) -> str:
+    """How often an entry failed."""
+    return f"wsm:{tenant}:attempts"
+
+
+def dead(tenant: TenantId) -> str:
+    """The tenant's dead letters."""
+    return f"wsm:{tenant}:dead"
+
+
+def mail(kind: Kind) -> str:
+    """Tenants to ring for."""
+    return f"wsm:mail:{kind}"
+
+
+def ready(kind: Kind) -> str:
+    """Tenants whose bell waits."""
+    return f"wsm:ready:{kind}"
+
+
+def rq_queue(tenant: TenantId) -> str:
+    """RQ's list of job ids of a tenant's queue."""
+    return f"rq:queue:{tenant}"
+
+
+def rq_job(bell: str) -> str:
+    """RQ's hash of a job."""
+    return f"rq:job:{bell}"
+
+
+def rq_started(tenant: TenantId) -> str:
+    """RQ's registry of started jobs of a tenant's queue."""
+    return f"rq:wip:{tenant}"
