@@ -1,0 +1,146 @@
+"""What the outside sees of a process: JSON logs, metrics, and /healthz, /readyz, /metrics.
+
+A log line is a constant event word and values; ids, never objects, never a message text, a phone number or
+a secret: chats appear as pseudonyms (`wire.signature.pseudonym`). Metrics are all defined here, once, with
+unit and meaning; docs/METRICS.md is printed from this list and a test fails when it is stale.
+"""
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_AGE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 512)
+
+INGEST_REQUESTS = Counter("wsm_ingest_requests", "Webhooks answered, by result.", ["result"])
+INGEST_REFUSED = Counter("wsm_ingest_refused", "Webhooks answered 403, by reason; never rate-limited.", ["reason"])
+INGEST_SECONDS = Histogram("wsm_ingest_accept_seconds", "From the signature to Redis' reply.", buckets=_FAST)
+INGEST_BATCH = Histogram("wsm_ingest_batch_entries", "Entries appended by one ACCEPT.", buckets=_SIZES)
+INGEST_BODIES = Gauge("wsm_ingest_bodies_in_flight_bytes", "Bytes of request bodies held in memory.")
+
+RINGS = Counter("wsm_rings", "Bells made, by kind.", ["kind"])
+BELLS = Counter("wsm_bells", "Bells finished, by kind and the word the run ended in.", ["kind", "outcome"])
+BELL_SECONDS = Histogram("wsm_bell_seconds", "From claim to finish, by kind.", ["kind"], buckets=_SLOW)
+BELLS_IN_FLIGHT = Gauge("wsm_bells_in_flight", "Bells this worker holds, by kind.", ["kind"])
+ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what became of them.", ["outcome"])
+EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
+SENDS = Counter("wsm_sends", "Outbox intents settled, by class and outcome.", ["intent", "outcome"])
+
+GATEWAY_REQUESTS = Counter("wsm_gateway_requests", "Calls to gateways, by operation and result.", ["op", "result"])
+GATEWAY_SECONDS = Histogram("wsm_gateway_seconds", "Duration of gateway calls, by operation.", ["op"], buckets=_SLOW)
+
+SWEEPS = Counter("wsm_sweep_findings", "What SWEEP repaired, by finding.", ["finding"])
+CLOCK_LEADER = Gauge("wsm_clock_leader", "1 in the clock that leads, 0 in those that stand by.")
+BACKLOG_ENTRIES = Gauge("wsm_backlog_entries", "Entries in all mailboxes; from the clock's leader alone.")
+BACKLOG_BYTES = Gauge("wsm_backlog_bytes", "Bytes in all mailboxes; from the clock's leader alone.")
+BACKLOG_TENANTS = Gauge("wsm_backlog_tenants", "Tenants with work, by where they wait; leader alone.", ["where"])
+OUTBOX_DUE = Gauge("wsm_outbox_due", "Intents whose time has come and that are not settled; leader alone.")
+OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due intent; leader alone.")
+DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published directory; leader alone.")
+
+METRICS = (
+    INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES,
+    RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
+    GATEWAY_REQUESTS, GATEWAY_SECONDS,
+    SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS, OUTBOX_DUE, OUTBOX_AGE,
+    DIRECTORY_SESSIONS,
+)  # fmt: skip
+"""Every metric of wsm, in the order of the page."""
+
+
+def configure_logging(process: str, level: str) -> None:
+    """Write JSON lines to stderr, one event each; the libraries' own loggers go the same way from WARNING up.
+
+    Raises ValueError for an unknown level. Call once per process.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_dumps)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processor=structlog.processors.JSONRenderer(serializer=_dumps), foreign_pre_chain=shared
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _dumps(value: Any, **_: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def logger(room: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a room; its name stands in every line as `room`."""
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=room)
+    return log
+
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Checks = Callable[[], Awaitable[dict[str, str]]]
+"""Asks what a process needs and returns name -> `ok` or the reason why not. Must answer within seconds."""
+
+
+def ops_app(checks: Checks) -> AsgiApp:
+    """Build the ASGI app that answers GET /healthz, /readyz and /metrics; 404 to everything else.
+
+    /healthz says that the loop turns. /readyz answers 200 when every check says `ok`, else 503, with the
+    checks as JSON. /metrics is Prometheus' text format.
+    """
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, content_type, body = 404, "application/json", b'{"error":"not found"}'
+        if scope["path"] == "/healthz":
+            status, body = 200, b'{"status":"ok"}'
+        elif scope["path"] == "/readyz":
+            found = await checks()
+            status = 200 if all(value == "ok" for value in found.values()) else 503
+            body = msgspec.json.encode(found)
+        elif scope["path"] == "/metrics":
+            status, content_type, body = 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
+        headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def metrics_page() -> str:
+    """Print docs/METRICS.md from the list above."""
+    lines = [
+        "# Metrics",
+        "",
+        "Printed from `wsm.telemetry.METRICS` by `wsm metrics`; a test fails when this page is stale.",
+        "Units stand in the names. No label is a tenant, a session or a chat.",
+        "",
+        "| name | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in METRICS:
+        described = metric.describe()[0]
+        suffix = "_total" if described.type == "counter" else ""
+        labels = ", ".join(metric._labelnames) or "–"  # noqa: SLF001 (the library has no public way)
+        lines.append(f"| `{described.name}{suffix}` | {described.type} | {labels} | {described.documentation} |")
+    return "\n".join(lines) + "\n"
