@@ -1,0 +1,49 @@
+# One command each for people, hooks and CI. Works in any folder, with nothing but make, git and Python 3.11+.
+#   PYTHON=…    the interpreter for a new .venv     ONCE=1   the story ends by itself
+#   ARGS='…'    go to pytest: make test ARGS='-k signature'
+
+SHELL := /bin/sh
+PYTHON ?=
+ONCE ?=
+ARGS ?=
+UV ?= uv
+export PYTHON
+
+VENV_PYTHON := .venv/bin/python -X utf8
+
+.PHONY: help install run test check lock
+
+help:
+	@echo 'make install            .venv, as requirements.lock says'
+	@echo 'make run [ONCE=1]       the story of four customers, on real servers'
+	@echo "make test [ARGS='-k …']  check, then pytest"
+	@echo 'make check              ruff, mypy, import-linter'
+	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
+
+# Cheap when nothing changed: .ci/install.py compares a stamp and returns.
+install:
+	@suits='import sys, venv, ensurepip, fcntl; sys.exit(sys.version_info < (3, 11))'; \
+	for candidate in "$${PYTHON:-python3}" $${PYTHON:-python3.13 python3.12 python3.11 python}; do \
+	  if "$$candidate" -c "$$suits" 2>/dev/null; then exec "$$candidate" -X utf8 .ci/install.py; fi; \
+	done; \
+	echo "wsm needs Python 3.11 or newer with its venv module (on Debian: python3 and python3-venv); $${PYTHON:-python3} is not that. Name one with PYTHON=…" >&2; \
+	exit 1
+
+run: install
+	@$(VENV_PYTHON) -m wsm story $(if $(filter-out 0,$(ONCE)),--once)
+
+test: check
+	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+check: install
+	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) -m ruff format --check
+	@$(VENV_PYTHON) -m mypy
+	@$(VENV_PYTHON) .venv/bin/lint-imports
+
+# A lock names no index and no machine: any index that has the same files will do.
+lock:
+	@command -v "$(UV)" >/dev/null || { echo 'make lock needs uv (https://docs.astral.sh/uv/); name it with UV=…' >&2; exit 1; }
+	"$(UV)" pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --group dev \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	  --quiet --output-file requirements.lock
