@@ -41,6 +41,7 @@ class ChatKind(StrEnum):
     STATUS = "status"
     NEWSLETTER = "newsletter"
     BROADCAST = "broadcast"
+    OTHER = "other"
 
 
 class Source(StrEnum):
@@ -85,8 +86,8 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     """A message stands in a chat: the correspondent's, or an own one (`from_me`).
 
     kind is one of text, image, video, voice, audio, document, sticker, location, contact, media, other.
-    twin is the other id of the same person when the body names one (`@lid` and phone); `participant` is
-    the author inside a group or status.
+    twin is the other id (`@lid` or phone) of the same person when the body names one: of the correspondent
+    in a direct chat, elsewhere of `participant`, who is the author inside a group or status.
     """
 
     chat: ChatId

@@ -1,0 +1,259 @@
+"""WAHA's webhook bodies, and wsm's own commands, read into `core.events`.
+
+`head` is what ingest needs before it accepts; `read` is what a turn decides on. Neither loses anything: a
+body that does not have the fields of its event becomes `Kept`, with the raw bytes. Every event counts once
+under its key, which is made of facts that are the same in every delivery, every engine's wording and
+every form of a chat id (CONTRACT 5.4):
+
+    m|{fromMe}|{id}                           a message; `message` and `message.any` are the same one
+    a|{fromMe}|{id}|{level}|{participant}     an ack
+    d|{fromMe}|{id}|{target}|{hash}           an edit; the hash is of its text and times
+    r|{fromMe}|{id}|{target}|{hash}           a revoke, likewise
+    x|{fromMe}|{id}|{target}|{time}           a reaction
+    v|{fromMe}|{id}|{target}|{time}           a vote
+    s|{status}|{time}                         a session's status
+    c|{command}|{id}                          a command of wsm itself
+    e|{event}|{event id}                      anything else
+    h|{hash of the body}                      anything else without an id
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from wsm.core import events
+from wsm.core.events import Origin, Source
+from wsm.core.ids import BareId, ChatAddress, ChatId, EntryId, SessionName, TenantId
+from wsm.wire import waha_content as content
+from wsm.wire.waha_body import Head, Hook, Place, envelope, head, milliseconds, other_side, place
+from wsm.wire.waha_content import table, text
+from wsm.wire.waha_ids import chat_id, chat_kind, digest, key, message_id
+
+__all__ = ["Head", "chat_id", "chat_kind", "close_command", "head", "message_id", "message_key", "read"]
+
+_COMMANDS = "command."
+_CLOSE = _COMMANDS + "close"
+_LEVELS = range(-1, 5)
+
+
+def read(
+    body: bytes,
+    *,
+    tenant: TenantId,
+    session: SessionName,
+    origin: Origin,
+    entry: EntryId,
+    received_at_ms: int,
+) -> events.Event:
+    """Read an entry's body into the event that it is.
+
+    tenant, session  the address that the signature proved; what the body says about it is not looked at
+    received_at_ms   stands in for a timestamp that is missing, unreadable or more than a day ahead
+
+    A body without the fields of its event becomes `Kept`, and so does a command that WAHA sent. Raises
+    BadInput only where `head` does.
+    """
+    decoded = envelope(body)
+    name = text(decoded.get("event")) or head(body).event
+    hook = Hook(tenant, session, name, entry, received_at_ms, body, decoded, table(decoded.get("payload")))
+    reader = (_COMMAND_READERS if origin is not Origin.WAHA else {}).get(name) or _READERS.get(name)
+    return (reader(hook) if reader else None) or _kept(hook)
+
+
+def message_key(id: BareId, *, from_me: bool) -> str:  # noqa: A002 (WAHA's word)
+    """Give the key of a message: what its echo and its acks are matched by."""
+    return key("m", from_me, id)
+
+
+def close_command(address: ChatAddress, *, id: str, by: str) -> bytes:  # noqa: A002 (WAHA's word)
+    """Write the body that asks to close a chat's open ticket. The same `id` counts once."""
+    payload = {"chat": address.chat, "by": by}
+    return msgspec.json.encode({"event": _CLOSE, "session": address.session, "id": id, "payload": payload})
+
+
+def _message(hook: Hook) -> events.Event | None:
+    payload = hook.payload
+    at = place(hook, payload)
+    if at is None:
+        return None
+    # An id that names only a chat would make all messages of that chat one.
+    once = hook.event_key("message") if at.id.opaque else message_key(at.id.bare, from_me=at.from_me)
+    return events.MessageReceived(
+        **hook.common(once, payload.get("timestamp")),
+        chat=at.chat,
+        id=at.id.bare,
+        from_me=at.from_me,
+        source=_source(payload) if at.from_me else None,
+        kind=content.kind(payload),
+        body=text(payload.get("body")) or "",
+        twin=content.twin(payload, at.chat, at.participant, from_me=at.from_me),
+        participant=at.participant,
+        push_name=None if at.from_me else content.push_name(payload),
+        media=content.media(payload),
+        reply_to=content.reply_to(payload),
+    )
+
+
+def _ack(hook: Hook) -> events.Event | None:
+    at = _fact(hook, hook.payload)
+    said = hook.payload.get("ack")
+    if at is None or isinstance(said, bool) or not isinstance(said, int | float) or said not in _LEVELS:
+        return None
+    level = int(said)
+    once = key("a", at.from_me, at.id.bare, level, at.participant)
+    return events.MessageAcked(
+        **hook.common(once, hook.payload.get("timestamp")),
+        chat=at.chat,
+        id=at.id.bare,
+        from_me=at.from_me,
+        level=level,
+        participant=at.participant,
+    )
+
+
+def _edit(hook: Hook) -> events.Event | None:
+    at = _fact(hook, hook.payload)
+    body = text(hook.payload.get("body"))
+    if at is None or body is None:
+        return None
+    target = _bare(hook.payload.get("editedMessageId")) or at.id.bare
+    return events.MessageEdited(
+        **hook.common(_change_key("d", at, target, hook.payload), hook.payload.get("timestamp")),
+        chat=at.chat,
+        id=at.id.bare,
+        target=target,
+        from_me=at.from_me,
+        body=body,
+    )
+
+
+def _revoke(hook: Hook) -> events.Event | None:
+    after, before = table(hook.payload.get("after")), table(hook.payload.get("before"))
+    at = _fact(hook, after) or _fact(hook, before)
+    target = _bare(hook.payload.get("revokedMessageId")) or _bare(before.get("id"))
+    if at is None or target is None:
+        return None
+    return events.MessageRevoked(
+        **hook.common(_change_key("r", at, target, after), after.get("timestamp")),
+        chat=at.chat,
+        id=at.id.bare,
+        target=target,
+        from_me=at.from_me,
+    )
+
+
+def _reaction(hook: Hook) -> events.Event | None:
+    at = _fact(hook, hook.payload)
+    reaction = table(hook.payload.get("reaction"))
+    target = _bare(reaction.get("messageId"))
+    if at is None or target is None:
+        return None
+    sent = hook.payload.get("timestamp")
+    return events.MessageReacted(
+        **hook.common(key("x", at.from_me, at.id.bare, target, milliseconds(sent)), sent),
+        chat=at.chat,
+        id=at.id.bare,
+        target=target,
+        from_me=at.from_me,
+        text=text(reaction.get("text")) or "",
+    )
+
+
+def _vote(hook: Hook) -> events.Event | None:
+    vote = table(hook.payload.get("vote"))
+    at = _fact(hook, vote)
+    target = _bare(table(hook.payload.get("poll")).get("id"))
+    options = vote.get("selectedOptions")
+    if at is None or target is None or not isinstance(options, list):
+        return None
+    sent = vote.get("timestamp")
+    return events.PollVoted(
+        **hook.common(key("v", at.from_me, at.id.bare, target, milliseconds(sent)), sent),
+        chat=at.chat,
+        id=at.id.bare,
+        target=target,
+        from_me=at.from_me,
+        options=tuple(option for option in map(text, options) if option is not None),
+    )
+
+
+def _status(hook: Hook) -> events.Event | None:
+    status = text(hook.payload.get("status"))
+    if not status:
+        return None
+    statuses = hook.payload.get("statuses")
+    at = table(statuses[-1]).get("timestamp") if isinstance(statuses, list) and statuses else None
+    if milliseconds(at) is None:
+        at = hook.envelope.get("timestamp")
+    when = milliseconds(at)
+    once = hook.event_key(hook.name) if when is None else key("s", status, when)
+    return events.SessionStatusReported(
+        **hook.common(once, at),
+        status=status,
+        at_ms=hook.at_ms(at),
+        engine=text(hook.envelope.get("engine")),
+    )
+
+
+def _close(hook: Hook) -> events.Event | None:
+    id_, chat = text(hook.envelope.get("id")), chat_id(hook.payload.get("chat"))
+    if not id_ or chat is None:
+        return None
+    by = text(hook.payload.get("by")) or ""
+    return events.CloseAsked(**hook.common(key("c", "close", id_), None), chat=chat, by=by)
+
+
+def _kept(hook: Hook) -> events.Kept:
+    """Keep what has no reader, or not the fields of its event."""
+    once = hook.event_key(hook.name)
+    return events.Kept(**hook.common(once, hook.payload.get("timestamp")), chat=_named_chat(hook))
+
+
+_READERS: dict[str, Callable[[Hook], events.Event | None]] = {
+    "message": _message,
+    "message.any": _message,
+    "message.ack": _ack,
+    "message.ack.group": _ack,
+    "message.edited": _edit,
+    "message.revoked": _revoke,
+    "message.reaction": _reaction,
+    "poll.vote": _vote,
+    "session.status": _status,
+}
+_COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {_CLOSE: _close}
+
+
+def _fact(hook: Hook, payload: dict[str, Any]) -> Place | None:
+    """Find the place of something about a message; None also when its id names no message."""
+    at = place(hook, payload)
+    return None if at is None or at.id.opaque else at
+
+
+def _change_key(family: str, at: Place, target: BareId, payload: dict[str, Any]) -> str:
+    """Key an edit or a revoke. WEBJS edits bear the original's id, so text and times tell them apart."""
+    edited = table(payload.get("_data")).get("latestEditSenderTimestampMs")
+    words = (text(payload.get("body")), milliseconds(payload.get("timestamp")), milliseconds(edited))
+    return key(family, at.from_me, at.id.bare, target, digest(*(str(word).encode() for word in words)))
+
+
+def _bare(value: object) -> BareId | None:
+    id_ = message_id(value)
+    return id_.bare if id_ and not id_.opaque else None
+
+
+def _source(payload: dict[str, Any]) -> Source | None:
+    said = payload.get("source")
+    return Source(said) if isinstance(said, str) and said in ("api", "app") else None
+
+
+def _named_chat(hook: Hook) -> ChatId | None:
+    """Find the chat that a body without a reader names."""
+    parts = (hook.payload, table(hook.payload.get("vote")), table(hook.payload.get("after")))
+    for part in parts:
+        id_ = message_id(part.get("id"))
+        from_me = part.get("fromMe") is True
+        found = (id_.chat if id_ else None) or chat_id(part.get("chatId"))
+        if chat := found or other_side(hook, part, from_me=from_me):
+            return chat
+    return chat_id(table(hook.payload.get("group")).get("id"))
