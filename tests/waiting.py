@@ -1,0 +1,34 @@
+"""Wait for a state that others bring about: the only place in the tests where time passes on purpose."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+POLL_SECONDS = 0.01
+
+
+async def wait_for(predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0) -> T:  # noqa: ASYNC109
+    """Call `predicate` (it may be async) until it returns something true, and return that.
+
+    Fails the test after `timeout` seconds with the last value seen.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = predicate()
+        value: T = await answer if inspect.isawaitable(answer) else answer
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def wait_for_blocking(predicate: Callable[[], T], timeout: float = 10.0) -> T:
+    """Do the same outside an event loop."""
+    deadline = time.monotonic() + timeout
+    while not (value := predicate()):
+        assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"
+        time.sleep(POLL_SECONDS)  # noqa: TID251 (this is that wait_for)
+    return value
