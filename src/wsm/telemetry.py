@@ -20,7 +20,9 @@ _AGE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 512)
 
 INGEST_REQUESTS = Counter("wsm_ingest_requests", "Webhooks answered, by result.", ["result"])
-INGEST_REFUSED = Counter("wsm_ingest_refused", "Webhooks answered 403, by reason; never rate-limited.", ["reason"])
+INGEST_REFUSED = Counter(
+    "wsm_ingest_refused", "Webhooks answered 403, by reason; never rate-limited.", ["reason"]
+)
 INGEST_SECONDS = Histogram("wsm_ingest_accept_seconds", "From the signature to Redis' reply.", buckets=_FAST)
 INGEST_BATCH = Histogram("wsm_ingest_batch_entries", "Entries appended by one ACCEPT.", buckets=_SIZES)
 INGEST_BODIES = Gauge("wsm_ingest_bodies_in_flight_bytes", "Bytes of request bodies held in memory.")
@@ -33,14 +35,20 @@ ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what beca
 EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
 SENDS = Counter("wsm_sends", "Outbox intents settled, by class and outcome.", ["intent", "outcome"])
 
-GATEWAY_REQUESTS = Counter("wsm_gateway_requests", "Calls to gateways, by operation and result.", ["op", "result"])
-GATEWAY_SECONDS = Histogram("wsm_gateway_seconds", "Duration of gateway calls, by operation.", ["op"], buckets=_SLOW)
+GATEWAY_REQUESTS = Counter(
+    "wsm_gateway_requests", "Calls to gateways, by operation and result.", ["op", "result"]
+)
+GATEWAY_SECONDS = Histogram(
+    "wsm_gateway_seconds", "Duration of gateway calls, by operation.", ["op"], buckets=_SLOW
+)
 
 SWEEPS = Counter("wsm_sweep_findings", "What SWEEP repaired, by finding.", ["finding"])
 CLOCK_LEADER = Gauge("wsm_clock_leader", "1 in the clock that leads, 0 in those that stand by.")
 BACKLOG_ENTRIES = Gauge("wsm_backlog_entries", "Entries in all mailboxes; from the clock's leader alone.")
 BACKLOG_BYTES = Gauge("wsm_backlog_bytes", "Bytes in all mailboxes; from the clock's leader alone.")
-BACKLOG_TENANTS = Gauge("wsm_backlog_tenants", "Tenants with work, by where they wait; leader alone.", ["where"])
+BACKLOG_TENANTS = Gauge(
+    "wsm_backlog_tenants", "Tenants with work, by where they wait; leader alone.", ["where"]
+)
 OUTBOX_DUE = Gauge("wsm_outbox_due", "Intents whose time has come and that are not settled; leader alone.")
 OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due intent; leader alone.")
 DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published directory; leader alone.")
@@ -139,8 +147,10 @@ def metrics_page() -> str:
         "|---|---|---|---|",
     ]
     for metric in METRICS:
-        described = metric.describe()[0]
+        described = next(iter(metric.describe()))
         suffix = "_total" if described.type == "counter" else ""
         labels = ", ".join(metric._labelnames) or "–"  # noqa: SLF001 (the library has no public way)
-        lines.append(f"| `{described.name}{suffix}` | {described.type} | {labels} | {described.documentation} |")
+        lines.append(
+            f"| `{described.name}{suffix}` | {described.type} | {labels} | {described.documentation} |"
+        )
     return "\n".join(lines) + "\n"

@@ -39,7 +39,9 @@ async def migrate(owner_url: str, *, phase: str | None = None) -> list[str]:
 
 def _files() -> list[tuple[str, str]]:
     folder = resources.files("wsm.store") / "migrations"
-    return sorted((file.name, file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".sql"))
+    return sorted(
+        (file.name, file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".sql")
+    )
 
 
 async def _found(connection: psycopg.AsyncConnection) -> None:
@@ -48,7 +50,9 @@ async def _found(connection: psycopg.AsyncConnection) -> None:
         known = await connection.execute("select 1 from pg_roles where rolname = %s", [role])
         if await known.fetchone() is None:
             try:
-                await connection.execute(sql.SQL("create role {} {}").format(sql.Identifier(role), sql.SQL(login)))
+                await connection.execute(
+                    sql.SQL("create role {} {}").format(sql.Identifier(role), sql.SQL(login))
+                )
             except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 continue  # another database of the same cluster was migrated in the same moment
     await connection.execute("create schema if not exists wsm authorization wsm_owner")

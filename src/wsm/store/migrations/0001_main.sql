@@ -64,12 +64,14 @@ create table conversations (
     session_id         bigint not null,
     contact_id         bigint not null,
     chat_id            text not null,
-    kind               text not null check (kind in ('direct', 'group', 'status', 'newsletter', 'broadcast')),
+    kind               text not null
+                       check (kind in ('direct', 'group', 'status', 'newsletter', 'broadcast', 'other')),
     state              text not null default 'start' check (state in ('start', 'waiting', 'served', 'closed')),
     version            bigint not null default 0,
     handled_sent_ms    bigint not null default 0,
     handled_stamped_ms bigint not null default 0,
-    handled_entry      bigint[] not null default '{0,0}',
+    handled_entry_ms   bigint not null default 0,
+    handled_entry_n    bigint not null default 0,
     created_at         timestamptz not null default now(),
     primary key (tenant_id, id),
     unique (tenant_id, session_id, contact_id),
@@ -133,12 +135,13 @@ create table messages (
     media           jsonb,
     late            boolean not null default false,
     stamped_at_ms   bigint not null,
-    entry           bigint[] not null,
+    entry_ms        bigint not null,
+    entry_n         bigint not null,
     raw             bytea,
     primary key (tenant_id, sent_at, id),
     foreign key (tenant_id, conversation_id) references conversations
 ) partition by range (sent_at);
-create index messages_history on messages (tenant_id, conversation_id, sent_at, stamped_at_ms, entry);
+create index messages_history on messages (tenant_id, conversation_id, sent_at, stamped_at_ms, entry_ms, entry_n);
 
 -- What was said of a message, also before the message itself is known here.
 create table message_acks (
@@ -213,6 +216,8 @@ create table outbox (
     foreign key (tenant_id, session_id) references sessions,
     foreign key (tenant_id, ticket_id) references tickets
 );
+-- Two moves of the line before the first is told are told once.
+create unique index outbox_one_place on outbox (tenant_id, ticket_id) where class = 'place' and state = 'pending';
 create index outbox_due on outbox (tenant_id, session_id, id) where state in ('pending', 'sending', 'indeterminate');
 create index outbox_waiting on outbox (not_before) where state in ('pending', 'sending', 'indeterminate');
 create index outbox_reserved on outbox (tenant_id, session_id, reserved_id) where reserved_id is not null;

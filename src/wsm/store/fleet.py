@@ -1,0 +1,72 @@
+"""What crosses tenants, under the role `wsm_system`: provisioning, the directory, due work, the purge."""
+
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from wsm.core.errors import BadInput
+from wsm.core.ids import ServerName, SessionAddress, TenantId
+from wsm.store.database import Database
+
+
+async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale: str, capacity: int) -> None:
+    """Make a tenant with one queue of `capacity`. Repeating it changes nothing. BadInput names a bad field."""
+    if tenant <= 0 or tenant >= 2**63:
+        raise BadInput("tenant", "a positive number below 2^63")
+    if capacity < 0:
+        raise BadInput("capacity", "how many customers are served at a time, at least 0")
+    if locale not in {"pt-BR", "en"}:
+        raise BadInput("locale", "`pt-BR` or `en`")
+    async with database.transaction() as transaction:
+        await transaction.run("add_tenant", tenant=tenant, name=name, locale=locale)
+        await transaction.run("add_queue", tenant=tenant, capacity=capacity)
+
+
+async def add_session(
+    database: Database,
+    address: SessionAddress,
+    *,
+    server: ServerName,
+    alias: str,
+    kid: str,
+    phone: str | None = None,
+) -> None:
+    """Make a session whose way out is direct. BadInput when the name is taken on that server."""
+    try:
+        async with database.transaction() as transaction:
+            await transaction.run("add_server", name=server)
+            await transaction.run(
+                "add_session",
+                tenant=address.tenant,
+                server=server,
+                name=address.session,
+                alias=alias,
+                kid=kid,
+                exit_policy="direct",
+                phone=phone,
+            )
+    except psycopg.errors.UniqueViolation:
+        raise BadInput("session", f"{address.session} exists on server {server}") from None
+    except psycopg.errors.ForeignKeyViolation:
+        raise BadInput("tenant", f"there is no tenant {address.tenant}") from None
+    except psycopg.errors.CheckViolation:
+        raise BadInput("session", "letters, digits, `_` and `-` only, at most 54") from None
+
+
+async def directory(database: Database) -> list[Any]:
+    """Every session: tenant_id, name, server, kid, generations, phone."""
+    async with database.transaction() as transaction:
+        return await transaction.rows("directory")
+
+
+async def due_tenants(database: Database, now: datetime) -> list[Any]:
+    """The tenants with intents whose time has come: tenant_id, oldest (created_at), intents."""
+    async with database.transaction(now=now) as transaction:
+        return await transaction.rows("due_tenants")
+
+
+async def purge_dedupe(database: Database, before: datetime, *, limit: int = 5000) -> int:
+    """Forget dedupe rows older than `before`, at most `limit` of them; returns how many."""
+    async with database.transaction() as transaction:
+        return await transaction.run("purge_dedupe", before=before, limit=limit)

@@ -1,0 +1,154 @@
+"""The outbox: intents claimed, sent, doubted and settled, under the tenant's lock.
+
+Nothing here calls a gateway: a claim is one transaction, the call is outside of it, the settlement is
+another one. What a customer reads is rendered in the claim, from the line as it is in that moment.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.types.json import Json
+
+from wsm.core.attendance import place_to_tell
+from wsm.core.conversation import State
+from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress, SessionName, TenantId
+from wsm.core.outbox import Claimed, Doubtful, IntentState, Outcome
+from wsm.core.templates import render
+from wsm.store import history
+from wsm.store.database import Database, Transaction
+from wsm.store.lane import locked
+
+_LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
+"""When the clock rings again for an intent whose bell was never finished, should everything else fail."""
+
+Session = tuple[int, SessionAddress, ServerName]
+"""A session with something to do: its row, its address, its server."""
+
+
+async def survey(database: Database, tenant: TenantId, bell: str, now: datetime) -> list[Session]:
+    """Doubt what another bell left in mid-call, end what expired, and list the sessions with work due."""
+    async with locked(database, tenant, now) as transaction:
+        await transaction.run("abandon", bell=bell)
+        await transaction.run("expire")
+        rows = await transaction.rows("due_sessions")
+        return [
+            (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server)) for row in rows
+        ]
+
+
+async def claim(
+    database: Database, session: Session, bell: str, fresh_id: BareId | None, now: datetime
+) -> Claimed | None:
+    """Claim the next intent of a session, or None when nothing is due.
+
+    fresh_id  an id reserved at the gateway, None where the engine has none; an intent that is sent again
+              keeps the id it had
+
+    In order per chat, one in flight per session. Intents that are no longer true are dropped on the way.
+    """
+    session_id, address, _ = session
+    async with locked(database, address.tenant, now) as transaction:
+        while (row := await transaction.row("next_pending", session=session_id)) is not None:
+            text, place = await _render(transaction, row)
+            if text is None:
+                await transaction.run("drop_intent", id=row.id, reason="no longer true")
+                continue
+            reserved = row.reserved_id or fresh_id
+            await transaction.run(
+                "claim_intent",
+                id=row.id,
+                bell=bell,
+                look_again=now + _LOOK_AFTER_A_CLAIM,
+                reserved_id=reserved,
+                chat=row.chat_id,
+                body=text,
+                place=place,
+            )
+            detail = Json({"place": place, "intent": row.id})
+            await transaction.run(
+                "write_audit",
+                what=f"claimed.{row.intent}",
+                conversation=row.conversation_id,
+                ticket=row.ticket_id,
+                detail=detail,
+            )
+            return Claimed(
+                id=row.id,
+                address=address,
+                session_id=session_id,
+                chat=ChatId(row.chat_id),
+                intent=row.intent,
+                text=text,
+                reserved_id=reserved,
+                attempts=row.attempts + 1,
+            )
+    return None
+
+
+async def _render(transaction: Transaction, row: Any) -> tuple[str | None, int | None]:
+    """Return the text that is true now and the place it tells, or None when there is nothing true to say."""
+    if row.intent == "turn":
+        true = row.ticket_state == State.SERVED
+        return (render("turn", row.locale, row.templates) if true else None), None
+    place = None
+    if row.ticket_state == State.WAITING:
+        ahead = await transaction.row("place_of", queue=row.queue_id, entered_at=row.entered_at, seq=row.seq)
+        place = place_to_tell(ahead.count, row.told_place)
+    if place is None:
+        return None, None
+    name = "entry" if row.told_place is None else "next" if place == 1 else "update"
+    return render(name, row.locale, row.templates, place=place), place
+
+
+async def doubts(database: Database, session: Session, now: datetime) -> list[Doubtful]:
+    """List the intents of a session that wait for evidence and may be looked up now."""
+    session_id, address, server = session
+    async with database.transaction(address.tenant, now) as transaction:
+        rows = await transaction.rows("doubtful_due", session=session_id)
+    return [
+        Doubtful(
+            id=row.id,
+            address=address,
+            session_id=session_id,
+            server=server,
+            chat=ChatId(row.chat_id),
+            intent=row.intent,
+            text=row.body,
+            reserved_id=row.reserved_id,
+            claimed_at=row.claimed_at,
+        )
+        for row in rows
+    ]
+
+
+async def settle(
+    database: Database,
+    tenant: TenantId,
+    bell: str | None,
+    outcomes: Sequence[tuple[int, Outcome]],
+    now: datetime,
+) -> None:
+    """Write what became of intents.
+
+    bell  the bell that claimed them, None for the outcomes of look-ups
+
+    What evidence has settled stays settled, and an intent that another bell has claimed since is touched by
+    nothing but the knowledge that it was sent.
+    """
+    async with locked(database, tenant, now) as transaction:
+        for intent, outcome in outcomes:
+            row = await transaction.row("intent_for_settling", id=intent)
+            if outcome.state is IntentState.SENT and outcome.bare_id is not None:
+                await history.record_sent(transaction, intent, outcome.bare_id)
+            elif (row.state, row.bell) == (IntentState.SENDING, bell) or (
+                row.state == IntentState.INDETERMINATE and bell in {None, row.bell}
+            ):
+                await transaction.run(
+                    "settle_intent",
+                    id=intent,
+                    state=outcome.state,
+                    reason=outcome.reason,
+                    bare_id=None,
+                    not_before=outcome.not_before,
+                )

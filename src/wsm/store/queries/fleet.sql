@@ -1,0 +1,25 @@
+-- name: add_server
+insert into waha_servers (name) values (%(name)s) on conflict do nothing
+
+-- name: add_tenant
+insert into tenants (tenant_id, name, locale) values (%(tenant)s, %(name)s, %(locale)s) on conflict do nothing
+
+-- name: add_queue
+insert into queues (tenant_id, capacity) values (%(tenant)s, %(capacity)s) on conflict do nothing
+
+-- name: add_session
+insert into sessions (tenant_id, server, name, alias, kid, exit_policy, phone)
+values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %(phone)s)
+
+-- name: directory
+select tenant_id, name, server, kid, generations, phone from sessions order by tenant_id, name
+
+-- name: due_tenants
+select tenant_id, min(created_at) as oldest, count(*) as intents from outbox
+where state in ('pending', 'sending', 'indeterminate') and not_before <= %(now)s
+group by tenant_id
+
+-- name: purge_dedupe
+delete from inbound_dedupe d using (
+    select tenant_id, session_id, key from inbound_dedupe where seen_at < %(before)s limit %(limit)s) old
+where d.tenant_id = old.tenant_id and d.session_id = old.session_id and d.key = old.key

@@ -1,0 +1,40 @@
+-- name: ping
+select 1
+
+-- name: show_line
+select t.id, t.state, t.entered_at, t.served_at, t.told_place, c.chat_id, s.name as session,
+       case when t.state = 'waiting' then
+           row_number() over (partition by t.queue_id, t.state order by t.entered_at, t.seq) end as place
+from tickets t
+join conversations c on c.id = t.conversation_id
+join sessions s on s.id = c.session_id
+where t.state <> 'closed'
+order by t.state = 'waiting', t.entered_at, t.seq
+
+-- name: conversations_of_chat
+select c.id, s.name as session, c.chat_id, c.state
+from conversations c
+join contact_aliases a on a.contact_id = c.contact_id
+join sessions s on s.id = c.session_id
+where a.alias = any (%(aliases)s) and (%(session)s::text is null or s.name = %(session)s)
+order by c.id
+
+-- name: show_history
+select m.sent_at, m.author, m.kind, m.body, m.late, m.bare_id, m.target_id, m.media is not null as media,
+       (select max(level) from message_acks a
+        where a.session_id = m.session_id and a.from_me = m.from_me and a.bare_id = m.bare_id and a.level >= 0) as ack,
+       exists (select from message_acks a where a.session_id = m.session_id and a.from_me = m.from_me
+               and a.bare_id = m.bare_id and a.level < 0) as error
+from messages m where m.conversation_id = %(conversation)s
+order by m.sent_at, m.stamped_at_ms, m.entry_ms, m.entry_n, m.id
+
+-- name: show_unsent
+select o.created_at, o.class as intent, o.state, o.reason, o.body from outbox o
+where o.conversation_id = %(conversation)s and o.state not in ('sent', 'dropped')
+order by o.id
+
+-- name: show_audit
+select id, at, what, conversation_id, ticket_id, detail from audit order by id
+
+-- name: sessions_named
+select name, server, phone, observed, desired from sessions order by id

@@ -1,0 +1,43 @@
+"""What people look at: the line, a chat's history, the audit. Each in one tenant's transaction."""
+
+from typing import Any
+
+from wsm.core.ids import SessionName, TenantId
+from wsm.store.database import Database
+
+
+async def line(database: Database, tenant: TenantId) -> list[Any]:
+    """The open tickets: id, state, entered_at, served_at, told_place, chat_id, session, place (waiting)."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_line")
+
+
+async def conversations(
+    database: Database, tenant: TenantId, aliases: list[str], session: SessionName | None
+) -> list[Any]:
+    """The conversations with a correspondent: id, session, chat_id, state."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("conversations_of_chat", aliases=aliases, session=session)
+
+
+async def history(database: Database, tenant: TenantId, conversation: int) -> tuple[list[Any], list[Any]]:
+    """A conversation in its order, and the intents that have not become messages.
+
+    Messages: sent_at, author, kind, body, late, bare_id, target_id, media, ack (highest level), error.
+    Intents: created_at, class, state, reason, body.
+    """
+    async with database.transaction(tenant) as transaction:
+        messages = await transaction.rows("show_history", conversation=conversation)
+        return messages, await transaction.rows("show_unsent", conversation=conversation)
+
+
+async def audit(database: Database, tenant: TenantId) -> list[Any]:
+    """What happened to the line and what was told, in the order of the commits."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_audit")
+
+
+async def sessions(database: Database, tenant: TenantId) -> list[Any]:
+    """The sessions of a tenant: name, server, phone, observed, desired."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("sessions_named")
