@@ -1,14 +1,16 @@
 """Every key that wsm writes in Redis, and the few of RQ's that the hand-over shares with it.
 
 wsm:{t}:in              stream   a tenant's mailbox: fields at, origin, session, body
-wsm:{t}:load            hash     entries, bytes (parked ones included); alone = 1 after a lost lease
-wsm:{t}:bell:{kind}     hash     the pointer: the one outstanding bell of that kind
+wsm:{t}:load            hash     entries, bytes (parked ones included, dead ones not); few = how many
+                                 entries the next turn gets, while it grows back after a lost lease
+wsm:{t}:bell:{kind}     hash     the pointer, the one outstanding bell of that kind: bell, state (queued,
+                                 claimed), until (ms); again: ring once more; counted: the lone entry
 wsm:{t}:parked          zset     chats put aside, by due time in ms; 0 = runnable again
 wsm:{t}:parked:{chat}   stream   their entries, under their original ids
 wsm:{t}:attempts        hash     entry id -> how often it failed
 wsm:{t}:dead            stream   dead letters, with their reason
 wsm:active              set      tenants of which any of the above exists: what SWEEP walks over
-wsm:load                hash     entries, bytes of all mailboxes
+wsm:load                hash     entries, bytes of all mailboxes; dead = dead letters ever written
 wsm:mail:{kind}         zset     tenants to ring for, by turn number
 wsm:ready:{kind}        zset     tenants whose bell waits, by turn number
 wsm:turn                counter  turn numbers

@@ -1,0 +1,81 @@
+"""Connections to Redis, and what their errors mean.
+
+Retries are off: redis-py sends a command again after a lost reply, which only the hand-over may decide.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import (
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from wsm.core.errors import StreamsUnavailable
+
+CONNECTIONS = 100
+
+_STATES = (MasterDownError, NoPermissionError, NoScriptError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_STATE_WORDS = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
+
+
+def connect(url: str, *, timeout_seconds: float) -> Redis:
+    """Build a client for `url`; nothing is sent yet.
+
+    timeout_seconds  for the connection, for every reply, and for a free connection when all are in use
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into StreamsUnavailable.
+
+    What Redis cannot do now (away, full, read-only, short of replicas) is unavailable; a command or script
+    that it calls wrong is a bug and passes as it is.
+    """
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, *_STATES) as exc:
+        raise StreamsUnavailable(f"{type(exc).__name__}: {exc}") from exc
+    except ResponseError as exc:
+        if str(exc).split(" ", 1)[0] not in _STATE_WORDS:
+            raise
+        raise StreamsUnavailable(str(exc)) from exc
+
+
+async def durability(redis: Redis) -> list[str]:
+    """Name what stands against "accepted is kept" in the server's configuration; empty if nothing does.
+
+    A server that hides its configuration is named too. Raises StreamsUnavailable.
+    """
+    wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+    with translated():
+        try:
+            found = await redis.config_get(*wanted)
+        except NoPermissionError:
+            return ["the server does not let its configuration be read"]
+    return [
+        f"{name} is {found.get(name, 'unknown')}, not {value}"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]

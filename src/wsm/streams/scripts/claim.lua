@@ -1,0 +1,97 @@
+#!lua flags=allow-oom
+-- CLAIM: renew what a worker holds, then lease it the next ready bells, turns with their first entries.
+-- After a lost lease a turn gets one entry, then 2, 4, … (FINISH doubles `few`); a lone entry is counted before
+-- it is handed out, so that one which kills its worker ends in the dead letters.
+--   ARGV  worker, now ms, lease ms, entries, bytes per turn, bytes in all, attempts, stamp, turn slots, deliver slots,
+--         then kind, tenant, bell of each held
+--   reply {ids of held bells that are lost, {{kind, tenant, bell, alone, {{chat, entry}, …}, {parked chat, …}}, …}}
+local worker, stamp = ARGV[1], ARGV[8]
+local now, lease, most, bytes, room, tries =
+  clock(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local CHUNK = 20
+
+local function hold(kind, t, bell)
+  call('HSET', pointer(t, kind), 'state', 'claimed', 'until', now + lease)
+  -- A minute later than the lease: SWEEP comes before any stock worker's cleaning.
+  call('ZADD', 'rq:wip:' .. t, (now + lease) / 1000 + 60, bell .. EXECUTION)
+  call('HSET', 'rq:job:' .. bell, 'last_heartbeat', stamp)
+end
+
+-- The first entries that may run: chats come back first, each in its own order, then the mailbox.
+local function read(t, limit)
+  local found, size = {}, 0
+  local function take(chat)
+    local from, asked, chunk = '-', nil, nil
+    repeat
+      asked = math.min(CHUNK, limit - #found)
+      chunk = call('XRANGE', stream(t, chat), from, '+', 'COUNT', asked)
+      for _, entry in ipairs(chunk) do
+        local fields = entry[2]
+        if #fields ~= 8 or fields[7] ~= 'body' then
+          bury(t, chat, entry[1], 'not an entry of wsm')
+        else
+          if #found > 0 and size + #fields[8] > bytes then return false end
+          found[#found + 1], size = { chat, entry }, size + #fields[8]
+        end
+        from = '(' .. entry[1]
+      end
+      if #found >= limit then return false end
+    until #chunk < asked
+    return true
+  end
+  for _, chat in ipairs(call('ZRANGEBYSCORE', key(t, 'parked'), 0, 0, 'LIMIT', 0, limit)) do
+    if not take(chat) then return found, size end
+  end
+  take('')
+  return found, size
+end
+
+local function read_alone(t)
+  while true do
+    local found, size = read(t, 1)
+    if #found == 0 then return found, size end
+    local chat, id = found[1][1], found[1][2][1]
+    if tonumber(call('HGET', key(t, 'attempts'), id) or 0) < tries then
+      call('HINCRBY', key(t, 'attempts'), id, 1)
+      call('HSET', pointer(t, 'turn'), 'counted', id)
+      return found, size
+    end
+    bury(t, chat, id, 'lost its worker every time')
+  end
+end
+
+local function open(t)
+  local few = tonumber(call('HGET', key(t, 'load'), 'few') or most)
+  local alone = few == 1
+  local found, size
+  if alone then found, size = read_alone(t) else found, size = read(t, math.min(few, most)) end
+  room = room - size
+  return alone and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
+end
+
+local bells, lost, left = {}, {}, false
+for i = 11, #ARGV, 3 do
+  local kind, t, bell = unpack(ARGV, i, i + 2)
+  local its = call('HMGET', pointer(t, kind), 'bell', 'state')
+  if its[1] == bell and its[2] == 'claimed' then hold(kind, t, bell) else lost[#lost + 1] = bell end
+end
+
+for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]) }) do
+  while slots > 0 and room > 0 do
+    local t = call('ZPOPMIN', 'wsm:ready:' .. kind)[1]
+    if not t then break end
+    local its = call('HMGET', pointer(t, kind), 'bell', 'state')
+    -- A bell that is not in its queue was popped by somebody else: SWEEP rings again.
+    if its[2] == 'queued' and call('LREM', 'rq:queue:' .. t, 1, its[1]) == 1 then
+      hold(kind, t, its[1])
+      call('HSET', 'rq:job:' .. its[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
+      local bell = { kind, t, its[1], 0, {}, {} }
+      if kind == 'turn' then bell[4], bell[5], bell[6] = open(t) end
+      bells[#bells + 1] = bell
+      slots = slots - 1
+    end
+  end
+  left = left or call('EXISTS', 'wsm:ready:' .. kind) == 1
+end
+if #bells > 0 and left then wake() end -- for the next idle worker
+return { lost, bells }

@@ -1,0 +1,87 @@
+#!lua flags=allow-oom
+-- FINISH: settle a claimed bell; 0 and no change if its pointer is no longer the caller's.
+--   ARGV  kind, tenant, bell, now ms, stamp, job data, id of the next bell, deliver, more, entries of a full turn,
+--         n and n delays in ms: the n+1st failure of an entry is its last,
+--         n and n × (chat, id, bytes) handled,
+--         n and n × (chat, place of the culprit or 0, reason, m, m × (chat where it lies, id)) put aside
+local at = 0
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+local function number() return tonumber(take()) end
+
+local kind, t, bell = take(), take(), take()
+local its = call('HMGET', pointer(t, kind), 'bell', 'state', 'again', 'counted')
+if its[1] ~= bell or its[2] ~= 'claimed' then return 0 end
+
+local now, stamp, data, following = clock(take()), take(), take(), take()
+local deliver, more, full = take() == '1', take() == '1', number()
+local delays = {}
+for i = 1, number() do delays[i] = number() end
+local attempts, parked = key(t, 'attempts'), key(t, 'parked')
+
+-- It came back alive: the attempt that CLAIM counted for a lone entry was none.
+if its[4] and call('HINCRBY', attempts, its[4], -1) <= 0 then call('HDEL', attempts, its[4]) end
+
+local entries, bytes = 0, 0
+for _ = 1, number() do
+  local chat, id, size = take(), take(), number()
+  if remove(t, chat, id) then
+    entries, bytes = entries + 1, bytes + size
+    call('HDEL', attempts, id)
+  end
+end
+if entries > 0 then count(t, -entries, -bytes) end
+
+-- Move one entry to the chat put aside, under its own id unless a clock step forbids that; returns its id there.
+local function put_aside(chat, from, id)
+  if from == chat then return id end
+  local entry = call('XRANGE', stream(t, from), id, id)[1]
+  if not entry then return id end
+  local moved = redis.pcall('XADD', stream(t, chat), id, unpack(entry[2]))
+  if type(moved) == 'table' then
+    moved = call('XADD', stream(t, chat), '*', unpack(entry[2]))
+    local failed = call('HGET', attempts, id)
+    if failed then
+      call('HSET', attempts, moved, failed)
+      call('HDEL', attempts, id)
+    end
+  end
+  remove(t, from, id)
+  return moved
+end
+
+local parkings = number()
+for _ = 1, parkings do
+  local chat, place, reason, culprit = take(), number(), take(), nil
+  for i = 1, number() do
+    local id = put_aside(chat, take(), take())
+    if i == place then culprit = id end
+  end
+  if culprit then
+    local due = delays[call('HINCRBY', attempts, culprit, 1)]
+    call('ZADD', parked, due and now + due or 0, chat)
+    if not due then bury(t, chat, culprit, reason) end
+  else
+    call('ZADD', parked, 'NX', 0, chat)
+  end
+  if call('XLEN', stream(t, chat)) == 0 then
+    call('DEL', stream(t, chat))
+    call('ZREM', parked, chat)
+  end
+end
+
+-- After a lost lease turns grow back: 1 entry, 2, 4, …
+local few = kind == 'turn' and entries + parkings > 0 and call('HGET', key(t, 'load'), 'few')
+if few then
+  if few * 2 < full then call('HSET', key(t, 'load'), 'few', few * 2) else call('HDEL', key(t, 'load'), 'few') end
+end
+
+unring(kind, t, bell)
+local woken = deliver and mail('deliver', t)
+if kind == 'turn' then more = runnable(t) else more = more or its[3] == '1' end
+if more then ring(kind, t, following, stamp, data) end
+leave(t)
+if woken or more then wake() end
+return 1
