@@ -1,0 +1,143 @@
+"""What can be asked of `/sandbox`: one shape per request, and how a body becomes one.
+
+Unknown, missing and malformed fields are BadInput with the field and the reason.
+"""
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from wsm.core.errors import BadInput
+from wsm.sandbox.waha import asgi
+from wsm.sandbox.waha.asgi import Answer, Request
+from wsm.sandbox.waha.state import Media
+
+T = TypeVar("T")
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked for; a misspelt field is refused."""
+
+
+class Say(Asked, frozen=True, kw_only=True):
+    """A customer writes. `delay_seconds` waits before; the rest is `handset.Said`.
+
+    media  true for a usual image, or what it is
+    """
+
+    session: str
+    phone: str
+    text: str
+    push_name: str = "Customer"
+    group: str | None = None
+    id: str | None = None
+    reply_to: str | None = None
+    as_lid: bool = False
+    twin: bool = False
+    duplicates: int = 1
+    timestamp_ms: int | None = None
+    delay_seconds: float = 0.0
+    media: bool | Media = False
+    late_seconds: float | None = None
+
+
+class Type(Asked, frozen=True, kw_only=True):
+    """The agent types on the linked phone."""
+
+    session: str
+    chat: str
+    text: str
+    id: str | None = None
+    reply_to: str | None = None
+
+
+class Change(Asked, frozen=True, kw_only=True):
+    """Somebody reacts to, edits or revokes the message `id`: the customer, or the agent (`from_me`)."""
+
+    session: str
+    id: str
+    text: str = ""
+    from_me: bool = False
+
+
+class Ack(Asked, frozen=True, kw_only=True):
+    """The message `id` reaches a level, −1 to 4."""
+
+    session: str
+    id: str
+    level: int
+
+
+class Acks(Asked, frozen=True, kw_only=True):
+    """The levels that messages reach after they left; of one phone, or of all that have no own."""
+
+    levels: list[int]
+    phone: str | None = None
+
+
+class Scan(Asked, frozen=True, kw_only=True):
+    """A phone scans the QR code; without a number the session's usual one."""
+
+    phone: str | None = None
+    push_name: str = "Loja"
+
+
+class Drop(Asked, frozen=True, kw_only=True):
+    """The connection drops and does not come back for so long."""
+
+    away_seconds: float = 0.0
+
+
+class Refuse(Asked, frozen=True, kw_only=True):
+    """Nobody is answered for so long: connections are refused, open ones break."""
+
+    seconds: float
+
+
+class Signature(StrEnum):
+    """What is wrong with a forged webhook; `right` is not wrong at all."""
+
+    WRONG = "wrong"
+    MISSING = "missing"
+    SHORT = "short"
+    NON_ASCII = "non_ascii"
+    TWICE = "twice"
+    RIGHT = "right"
+
+
+class Forge(Asked, frozen=True, kw_only=True):
+    """A webhook that pretends to be a session's, to its first URL; without a body, a message in order."""
+
+    session: str
+    signature: Signature = Signature.WRONG
+    body: str | None = None
+    text: str = "forged"
+
+
+class WaitIdle(Asked, frozen=True, kw_only=True):
+    """Wait until every delivery, delay and ack is done."""
+
+    timeout_seconds: float = 30.0
+
+
+class Nothing(Asked, frozen=True, kw_only=True):
+    """Nothing to say."""
+
+
+def reading(shape: type[T], handler: Callable[..., Awaitable[Answer]]) -> asgi.Handler:
+    """Read the body into a shape before the handler sees it. Raises BadInput with the field."""
+    decoder = msgspec.json.Decoder(shape)
+
+    async def read(request: Request, **path: str) -> Answer:
+        try:
+            asked = decoder.decode(request.body or b"{}")
+        except msgspec.ValidationError as exc:
+            reason, _, field = str(exc).partition(" - at `$.")
+            raise BadInput(field.rstrip("`") or "body", reason) from None
+        except msgspec.DecodeError as exc:
+            raise BadInput("body", str(exc)) from None
+        return await handler(asked, **path)
+
+    return read

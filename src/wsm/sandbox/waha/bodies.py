@@ -1,0 +1,316 @@
+"""The JSON that each engine makes of things: envelopes, payloads, answers.
+
+Keys stand in the order of the captures (NOWEB) and of the samples (GOWS, WEBJS); the order is signed with the
+rest. WPP follows WEBJS, which nobody verified.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from wsm.sandbox.waha import ids
+from wsm.sandbox.waha.state import Account, Engine, Message, Session, World, now_ms
+
+ACK_NAMES: Final = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
+_STATUS_HAS_DATA_SINCE: Final = (2026, 7)
+_GROUP: Final = "@g.us"
+
+Json = dict[str, Any]
+
+
+def envelope(world: World, session: Session, event: str, payload: Json, *, event_id: str) -> Json:
+    """Wrap a payload as every webhook is wrapped. Keys without a value are missing, as in WAHA."""
+    wrapped: Json = {"id": event_id, "timestamp": now_ms(), "event": event, "session": session.name}
+    if metadata := session.setting("metadata"):
+        wrapped["metadata"] = metadata
+    if session.account:
+        wrapped["me"] = me(world.engine, session.account)
+    elif world.engine is not Engine.GOWS:
+        wrapped["me"] = None
+    return wrapped | {"payload": payload, "engine": world.engine, "environment": environment(world)}
+
+
+def environment(world: World) -> Json:
+    """Answer `/api/server/version`; a part of every webhook."""
+    return {
+        "version": world.version,
+        "engine": world.engine,
+        "tier": "CORE",
+        "browser": "/usr/bin/google-chrome-stable" if world.engine.in_browser else None,
+        "platform": "linux/x64",
+        "worker": {"id": world.worker_id},
+    }
+
+
+def me(engine: Engine, account: Account) -> Json:
+    """Say who the linked account is."""
+    own = ids.phone_chat(account.phone)
+    if engine is Engine.GOWS:
+        return {
+            "id": own,
+            "lid": ids.lid_chat(account.phone),
+            "jid": f"{account.phone}:42@s.whatsapp.net",
+            "pushName": account.push_name,
+        }
+    if engine is Engine.NOWEB:
+        return {"id": own, "pushName": account.push_name, "lid": ids.lid_chat(account.phone)}
+    return {"id": own, "pushName": account.push_name}
+
+
+def session_info(world: World, session: Session) -> Json:
+    """Answer GET session: the configuration stands in it verbatim, secrets too."""
+    info: Json = {"name": session.name, "status": session.status}
+    if session.config is not None:
+        info["config"] = session.config
+    info["me"] = me(world.engine, session.account) if session.account else None
+    info["presence"] = None
+    info["timestamps"] = {"activity": session.activity_ms}
+    if session.running:
+        info["engine"] = {"engine": world.engine}
+    return info
+
+
+def session_status(world: World, session: Session) -> Json:
+    """Say where a session is, with its last three statuses, newest last."""
+    body: Json = {
+        "name": session.name,
+        "status": session.status,
+        "statuses": [{"status": at.status, "timestamp": at.timestamp} for at in session.statuses],
+    }
+    if tuple(int(part) for part in world.version.split(".")[:2]) >= _STATUS_HAS_DATA_SINCE:
+        body["data"] = None
+    return body
+
+
+def message(world: World, account: Account, said: Message) -> Json:
+    """Say a message: the payload of `message` and `message.any`, and an element of the list endpoint."""
+    shape = {Engine.NOWEB: _noweb_message, Engine.GOWS: _gows_message}.get(world.engine, _webjs_message)
+    return shape(world, account, said)
+
+
+def ack(world: World, account: Account, said: Message) -> Json:
+    """Say how far a message got."""
+    level: Json = {"fromMe": said.from_me, "ack": said.ack, "ackName": ACK_NAMES[said.ack]}
+    if world.engine.in_browser:
+        return _webjs_message(world, account, said)
+    body: Json = {"id": said.full_id, "from": said.chat}
+    if world.engine is Engine.GOWS:
+        addressed = {"to": None, "participant": None} if not said.participant else _addressed(said)
+        receipt = {
+            "Chat": ids.jid(said.chat),
+            "Sender": ids.jid(said.chat),
+            "IsFromMe": False,
+            "IsGroup": said.chat.endswith(_GROUP),
+            "MessageIDs": [said.id],
+            "Type": "",
+        }
+        return body | addressed | level | {"_data": receipt}
+    return body | (_addressed(said) if said.participant else {}) | level
+
+
+def reaction(world: World, account: Account, said: Message, target: Message) -> Json:
+    """Say a reaction; `said.body` is its text, and an empty one takes it back."""
+    base = message(world, account, said)
+    keys = ("id", "timestamp", "from", "fromMe", "source", "to", "participant")
+    body = {key: base[key] for key in keys if key in base}
+    return body | {"reaction": {"text": said.body, "messageId": target.full_id}}
+
+
+def edited(world: World, account: Account, said: Message, target: Message) -> Json:
+    """Say an edit: a message with an own id and the new body, and the bare id of what it replaces."""
+    return message(world, account, said) | {"editedMessageId": target.id}
+
+
+def revoked(world: World, account: Account, said: Message, target: Message) -> Json:
+    """Say that a message was deleted for everyone; `after` is the act, under its own id."""
+    after = message(world, account, said)
+    if world.engine.in_browser:
+        return {"before": message(world, account, target), "after": after, "revokedMessageId": target.id}
+    return {"after": after, "revokedMessageId": target.id, "before": None}
+
+
+def sent(world: World, account: Account, said: Message) -> Json:
+    """Answer a send: no two engines alike (only the bare id is in each of them)."""
+    if world.engine is Engine.GOWS:
+        return {"id": said.full_id, "_data": _gows_data(account, said)}
+    if world.engine is Engine.NOWEB:
+        return _noweb_sent(said)
+    if world.engine is Engine.WPP:
+        return _webjs_message(world, account, said)
+    return _webjs_data(account, said) | {"_data": _webjs_data(account, said), "hasMedia": False}
+
+
+def media(world: World, session: str, said: Message) -> Json | None:
+    """Say where the media file of a message is; None when it has none."""
+    if said.media is None:
+        return None
+    ending = said.media.mimetype.partition("/")[2].partition(";")[0] or "bin"
+    url = f"{world.base_url}/api/files/{session}/{said.id}.{ending}"
+    described: Json = {
+        "url": None if said.media.error else url,
+        "filename": said.media.filename,
+        "mimetype": said.media.mimetype,
+    }
+    return described | ({"error": said.media.error} if said.media.error else {})
+
+
+def _session_of(world: World, account: Account) -> str:
+    return next((name for name, known in world.accounts.items() if known is account), "")
+
+
+def _level(said: Message) -> Json:
+    return {"ack": said.ack, "ackName": ACK_NAMES[said.ack]}
+
+
+def _addressed(said: Message) -> Json:
+    """Name chat and author of a group message as NOWEB does; nothing in a direct chat."""
+    return {"to": said.chat, "participant": said.participant} if said.participant else {}
+
+
+def _noweb_message(world: World, account: Account, said: Message) -> Json:
+    return {
+        "id": said.full_id,
+        "timestamp": said.timestamp,
+        "from": said.chat,
+        "fromMe": said.from_me,
+        "source": said.source,
+        "body": said.body,
+        **_addressed(said),
+        "hasMedia": said.media is not None,
+        "media": media(world, _session_of(world, account), said),
+        **_level(said),
+        "location": None,
+        "vCards": None,
+        "replyTo": _reply_to(account, said),
+        "_data": _noweb_sent(said) if said.source == "api" else _noweb_data(said),
+    }
+
+
+def _noweb_key(said: Message) -> Json:
+    key: Json = {"remoteJid": ids.jid(said.chat), "fromMe": said.from_me, "id": said.id}
+    if said.chat.endswith("@lid"):
+        key["remoteJidAlt"] = ids.jid(ids.phone_chat(ids.person(said.chat)))
+    if said.participant:
+        key["participant"] = ids.jid(said.participant)
+    return key
+
+
+def _noweb_data(said: Message) -> Json:
+    return {
+        "key": _noweb_key(said) | {"addressingMode": "lid" if said.chat.endswith("@lid") else "pn"},
+        "messageTimestamp": said.timestamp,
+        "pushName": said.push_name,
+        "broadcast": False,
+        "message": {"conversation": said.body},
+        "status": said.ack + 1,
+    }
+
+
+def _noweb_sent(said: Message) -> Json:
+    """Shape an own message as the engine returns it: its timestamp is a string."""
+    return {
+        "key": _noweb_key(said),
+        "message": {"extendedTextMessage": {"text": said.body}},
+        "messageTimestamp": str(said.timestamp),
+        "status": ACK_NAMES[said.ack],
+    }
+
+
+def _gows_message(world: World, account: Account, said: Message) -> Json:
+    return {
+        "id": said.full_id,
+        "timestamp": said.timestamp,
+        "from": said.chat,
+        "fromMe": said.from_me,
+        "source": said.source,
+        "body": said.body,
+        "to": said.participant,
+        "participant": said.participant,
+        "hasMedia": said.media is not None,
+        "media": media(world, _session_of(world, account), said),
+        "ack": said.ack,
+        "location": None,
+        "vCards": None,
+        "ackName": ACK_NAMES[said.ack],
+        "replyTo": _reply_to(account, said),
+        "_data": _gows_data(account, said),
+    }
+
+
+def _gows_data(account: Account, said: Message) -> Json:
+    hidden = said.chat.endswith("@lid")
+    other = ids.jid(said.participant or said.chat)
+    alternative = ids.jid(ids.phone_chat(ids.person(said.chat))) if hidden else ""
+    return {
+        "Info": {
+            "Chat": ids.jid(said.chat),
+            "Sender": f"{account.phone}:42@s.whatsapp.net" if said.from_me else other,
+            "IsFromMe": said.from_me,
+            "IsGroup": said.chat.endswith(_GROUP),
+            "AddressingMode": "lid" if hidden else "",
+            "SenderAlt": "" if said.from_me else alternative,
+            "RecipientAlt": alternative if said.from_me else "",
+            "ID": said.id,
+            "Timestamp": datetime.fromtimestamp(said.timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "PushName": said.push_name,
+        },
+        "Message": {"conversation": said.body},
+    }
+
+
+def _webjs_message(world: World, account: Account, said: Message) -> Json:
+    own = ids.phone_chat(account.phone)
+    body: Json = {
+        "id": said.full_id,
+        "timestamp": said.timestamp,
+        "from": own if said.from_me else said.chat,
+        "fromMe": said.from_me,
+        "source": said.source,
+        "to": said.chat if said.from_me else own,
+    }
+    if said.participant:
+        body["participant"] = said.participant
+    return body | {
+        "body": said.body,
+        "hasMedia": said.media is not None,
+        "media": media(world, _session_of(world, account), said),
+        **_level(said),
+        "vCards": [],
+        **({"replyTo": _reply_to(account, said)} if said.reply_to else {}),
+        "_data": _webjs_data(account, said),
+    }
+
+
+def _webjs_data(account: Account, said: Message) -> Json:
+    own = ids.phone_chat(account.phone)
+    return {
+        "id": {
+            "fromMe": said.from_me,
+            "remote": said.chat,
+            "id": said.id,
+            "_serialized": said.full_id,
+        },
+        "ack": said.ack,
+        "body": said.body,
+        "type": "chat" if said.media is None else said.media.mimetype.partition("/")[0],
+        "timestamp": said.timestamp,
+        "from": own if said.from_me else said.chat,
+        "to": said.chat if said.from_me else own,
+    }
+
+
+def _reply_to(account: Account, said: Message) -> Json | None:
+    if said.reply_to is None:
+        return None
+    bare = ids.bare_of(said.reply_to)
+    target = account.messages.get(bare)
+    if target is None:
+        return {"id": bare, "hasMedia": False}
+    author = ids.phone_chat(account.phone) if target.from_me else target.participant or target.chat
+    return {
+        "id": bare,
+        "participant": author,
+        "body": target.body,
+        "hasMedia": target.media is not None,
+        "media": None,
+        "_data": {},
+    }

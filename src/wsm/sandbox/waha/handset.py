@@ -1,0 +1,221 @@
+"""Messages that arrive and leave: what WhatsApp, the linked phone and the customers' phones do.
+
+What is sent reaches the customer and comes back as an echo and acks. What is said reaches the session, or
+waits with WhatsApp until the session hears again, and then comes in a burst.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from wsm.sandbox.waha import bodies, ids
+from wsm.sandbox.waha.state import (
+    Account,
+    Engine,
+    Media,
+    Message,
+    Received,
+    Session,
+    Signal,
+    World,
+    now_ms,
+)
+from wsm.sandbox.waha.webhooks import Courier
+
+_DOWNLOAD_SECONDS = 2.0
+_ACK_SECONDS = 0.05
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a customer does: who writes what to which session, and how it gets there.
+
+    who           phone number of the author
+    group         the group that it is written in
+    as_lid        it comes under the hidden id
+    twin          it comes under both: two events, one bare id
+    copies        deliveries of the identical webhook
+    sent_at_ms    when it was written, if not now
+    late_seconds  how long a media file takes to download, if not WAHA's usual time; not scaled
+    """
+
+    who: str
+    text: str
+    push_name: str = "Customer"
+    group: str | None = None
+    id: str | None = None
+    reply_to: str | None = None
+    as_lid: bool = False
+    twin: bool = False
+    copies: int = 1
+    sent_at_ms: int | None = None
+    media: Media | None = None
+    late_seconds: float | None = None
+
+
+class Handset:
+    """The far side of the screen."""
+
+    def __init__(self, world: World, courier: Courier) -> None:
+        self._world = world
+        self._courier = courier
+
+    def hear(self, name: str, said: Said) -> Message:
+        """Let a customer write to a session. Returns the message as the session will know it."""
+        author = ids.lid_chat(said.who) if said.as_lid else ids.phone_chat(said.who)
+        message = Message(
+            id=said.id or ids.phone_id(),
+            chat=said.group or author,
+            from_me=False,
+            source="app",
+            body=said.text,
+            timestamp=(said.sent_at_ms or now_ms()) // 1000,
+            ack=2,
+            participant=author if said.group else None,
+            push_name=said.push_name,
+            media=said.media,
+            reply_to=said.reply_to,
+        )
+        self._reach(name, lambda session: self._arrive(session, message, said))
+        return message
+
+    def send(
+        self,
+        session: Session,
+        chat: str,
+        text: str,
+        *,
+        id: str | None = None,  # noqa: A002 (WAHA's word for it)
+        reply_to: str | None = None,
+        source: str = "api",
+    ) -> Message:
+        """Let an own message leave: through the API, or typed on the phone (`source` app).
+
+        A used id is not looked for: the message leaves again under it.
+        """
+        account = _account(session)
+        fresh = ids.sent_id() if source == "api" else ids.phone_id()
+        message = Message(
+            id=id or fresh,
+            chat=chat,
+            from_me=True,
+            source=source,
+            body=text,
+            timestamp=now_ms() // 1000,
+            ack=1 if self._world.engine is Engine.GOWS else 0,
+            participant=ids.phone_chat(account.phone) if chat.endswith("@g.us") else None,
+            push_name=account.push_name,
+            reply_to=reply_to,
+        )
+        account.messages[message.id] = message
+        self._reach(session.name, lambda now: self._leave(now, message))
+        return message
+
+    def acknowledge(self, session: Session, message: Message, level: int) -> None:
+        """Let a message reach a level."""
+        event = "message.ack.group" if message.participant else "message.ack"
+
+        def happen(now: Session) -> None:
+            message.ack = level
+            self._courier.emit(now, event, bodies.ack(self._world, _account(now), message))
+
+        self._reach(session.name, happen)
+
+    def change(self, session: Session, event: str, target: Message, text: str, *, from_me: bool) -> Message:
+        """React to, edit or revoke a message; `event` says which. The act has an id of its own."""
+        account = _account(session)
+        act = msgspec.structs.replace(
+            target,
+            id=target.id if self._world.engine.in_browser and event == "message.edited" else ids.phone_id(),
+            from_me=from_me,
+            source="app",
+            body=text,
+            timestamp=now_ms() // 1000,
+            media=None,
+            reply_to=None,
+        )
+        say = {
+            "message.reaction": bodies.reaction,
+            "message.edited": bodies.edited,
+            "message.revoked": bodies.revoked,
+        }[event]
+        if event == "message.edited":
+            target.body = text
+        payload = say(self._world, account, act, target)
+        self._reach(session.name, lambda now: self._courier.emit(now, event, payload))
+        return act
+
+    def signal(self, session: Session, chat: str, kind: str) -> None:
+        """Let a customer see that the session read, types or stopped typing."""
+        self._world.phone(ids.person(chat)).signals.append(Signal(session.name, kind, now_ms()))
+
+    def catch_up(self, session: Session) -> None:
+        """Let everything arrive that WhatsApp held while the session did not hear."""
+        account = _account(session)
+        held, account.held = account.held, []
+        for happen in held:
+            happen()
+
+    def _reach(self, name: str, happen: Callable[[Session], None]) -> None:
+        """Do it now if WhatsApp reaches the session, or when it does again."""
+        session = self._world.sessions.get(name)
+        if session and session.reachable:
+            happen(session)
+        else:
+            self._world.accounts[name].held.append(lambda: self._reach(name, happen))
+
+    def _arrive(self, session: Session, message: Message, said: Said) -> None:
+        _account(session).messages.setdefault(message.id, message)
+        if said.media is None:
+            self._tell(session, message, said)
+        else:
+            self._world.chores.spawn(self._tell_late(session, message, said))
+
+    async def _tell_late(self, session: Session, message: Message, said: Said) -> None:
+        """Tell of a media message once its file is there."""
+        usual = _DOWNLOAD_SECONDS * self._world.tempo.waits
+        await asyncio.sleep(usual if said.late_seconds is None else said.late_seconds)
+        self._tell(session, message, said)
+
+    def _tell(self, session: Session, message: Message, said: Said) -> None:
+        forms = [message]
+        if said.twin:
+            other = ids.phone_chat(said.who) if said.as_lid else ids.lid_chat(said.who)
+            changed = {"participant": other} if said.group else {"chat": other}
+            forms.append(msgspec.structs.replace(message, **changed))
+        for form in forms:
+            payload = bodies.message(self._world, _account(session), form)
+            self._courier.emit_all(session, ["message", "message.any"], payload, copies=said.copies)
+
+    def _leave(self, session: Session, message: Message) -> None:
+        account = _account(session)
+        who = ids.person(message.chat)
+        self._courier.emit(session, "message.any", bodies.message(self._world, account, message))
+        self._world.phone(who).inbox.append(
+            Received(
+                session=session.name,
+                chat=message.chat,
+                id=message.id,
+                text=message.body,
+                source=message.source,
+                at_ms=now_ms(),
+                reply_to=message.reply_to,
+            )
+        )
+        self._world.chores.spawn(self._answer_with_acks(session, message, who))
+        for name, known in self._world.accounts.items():
+            if known.phone == who:
+                self.hear(name, Said(who=account.phone, text=message.body, id=message.id))
+
+    async def _answer_with_acks(self, session: Session, message: Message, who: str) -> None:
+        own = self._world.phone(who).acks
+        for level in self._world.acks if own is None else own:
+            await self._world.pause(_ACK_SECONDS)
+            self.acknowledge(session, message, level)
+
+
+def _account(session: Session) -> Account:
+    """Return the account of a session that is or was connected."""
+    if session.account is None:
+        raise LookupError(f"{session.name} is not linked")
+    return session.account

@@ -1,0 +1,197 @@
+"""A session's way through its statuses, as it was seen on each engine.
+
+pairing                  STARTING, SCAN_QR_CODE (repeated with each code), [NOWEB: STARTING,] WORKING
+credentials are there    STARTING, WORKING
+connection drops         NOWEB: WORKING for 2 s without a socket, STARTING until it is back, WORKING
+                         GOWS: STARTING, WORKING    browsers: FAILED, 2 s later STARTING, WORKING
+removed on the phone     FAILED; after a restart STOPPED, STARTING, FAILED
+nobody scans             SCAN_QR_CODE six times, FAILED; the browsers start again
+stop, delete             STOPPED
+restart, logout          STOPPED, STARTING, …
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from wsm.sandbox.waha import bodies
+from wsm.sandbox.waha.handset import Handset
+from wsm.sandbox.waha.state import (
+    Account,
+    Engine,
+    EngineError,
+    Session,
+    Status,
+    StatusPoint,
+    World,
+    now_ms,
+    usual_phone,
+)
+from wsm.sandbox.waha.webhooks import Courier
+
+_CONNECT_SECONDS = 0.3
+_NOTICE_DROP_SECONDS = 2.0
+_RETRY_SECONDS = 2.0
+_AFTER_SCAN_SECONDS = 2.0
+_LOCK_SECONDS = 5.0
+_QR_SECONDS = 20.0
+_QR_CODES = 6
+_STATUSES_SHOWN = 3
+_STOP_SECONDS: Final = {Engine.WEBJS: 3.0, Engine.WPP: 3.0, Engine.NOWEB: 1.0, Engine.GOWS: 0.01}
+_UNPAIR_SECONDS = 1.0
+
+
+class Lifecycle:
+    """Moves sessions from status to status, and says each of them in a webhook."""
+
+    def __init__(self, world: World, courier: Courier, handset: Handset) -> None:
+        self._world = world
+        self._courier = courier
+        self._handset = handset
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """Hold the lock of a session's name. Raises EngineError after the 5 s that WAHA waits for it."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_LOCK_SECONDS * self._world.tempo.waits):
+                await lock.acquire()
+        except TimeoutError:
+            raise EngineError(f"async-lock timed out in queue {name}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def create(self, name: str, config: dict[str, Any] | None) -> Session:
+        """Make a session, stopped."""
+        session = Session(name, config)
+        self._world.sessions[name] = session
+        return session
+
+    def start(self, session: Session) -> None:
+        """Start it: STARTING now, the rest in the background. A running one is left as it is."""
+        if session.running:
+            return
+        session.statuses = []
+        session.account = None
+        session.muted = False
+        self._enter(session, Status.STARTING)
+        self._live(session, self._connect(session))
+
+    async def stop(self, session: Session) -> None:
+        """Stop it, and take as long as the engine takes."""
+        if not session.running:
+            return
+        if session.life:
+            session.life.cancel()
+        session.connected = False
+        self._enter(session, Status.STOPPED)
+        await self._world.pause(_STOP_SECONDS[self._world.engine])
+
+    async def unpair(self, session: Session) -> None:
+        """Forget the credentials, and with them the device's messages."""
+        if self._world.accounts.pop(session.name, None):
+            await self._world.pause(_UNPAIR_SECONDS)
+        session.account = None
+
+    def scan(self, session: Session, phone: str | None = None, push_name: str = "Loja") -> None:
+        """Scan its QR code with a phone. Only a session that shows one can be scanned."""
+        number = phone or usual_phone(session.name)
+        self._world.accounts[session.name] = Account(phone=number, push_name=push_name)
+        session.scanned.set()
+
+    def drop(self, session: Session, away_seconds: float) -> None:
+        """Let its connection to WhatsApp drop, for at least so long."""
+        session.connected = False
+        self._live(session, self._reconnect(session, away_seconds))
+
+    def unlink(self, session: Session) -> None:
+        """Remove the device on the phone: the session fails, and its credentials are worth nothing."""
+        if session.life:
+            session.life.cancel()
+        session.connected = False
+        if session.account:
+            session.account.linked = False
+        self._enter(session, Status.FAILED)
+
+    def unmute(self, session: Session) -> None:
+        """Let a muted session hear again: what was held arrives in a burst."""
+        session.muted = False
+        if session.connected:
+            self._handset.catch_up(session)
+
+    def _live(self, session: Session, life: Any) -> None:
+        if session.life:
+            session.life.cancel()
+        session.life = self._world.chores.spawn(life)
+
+    def _enter(self, session: Session, status: Status) -> None:
+        session.status = status
+        session.statuses = [*session.statuses, StatusPoint(status, now_ms())][-_STATUSES_SHOWN:]
+        self._courier.emit(session, "session.status", bodies.session_status(self._world, session))
+
+    def _work(self, session: Session, account: Account) -> None:
+        session.account = account
+        session.connected = True
+        self._enter(session, Status.WORKING)
+        self._handset.catch_up(session)
+
+    async def _connect(self, session: Session) -> None:
+        await self._world.pause(_CONNECT_SECONDS)
+        account = self._world.accounts.get(session.name)
+        if account is None:
+            session.scanned.clear()
+            session.life = self._world.chores.spawn(self._show_codes(session), counts=False)
+        elif account.linked:
+            self._work(session, account)
+        else:
+            session.account = account
+            self._enter(session, Status.FAILED)
+
+    async def _show_codes(self, session: Session) -> None:
+        """Show QR codes until one is scanned or all were shown."""
+        for _ in range(_QR_CODES):
+            session.qr = f"2@{secrets.token_urlsafe(96)}"
+            self._enter(session, Status.SCAN_QR_CODE)
+            if self._world.auto_scan:
+                self.scan(session)
+            try:
+                async with asyncio.timeout(_QR_SECONDS * self._world.tempo.waits):
+                    await session.scanned.wait()
+            except TimeoutError:
+                continue
+            session.life = self._world.chores.spawn(self._log_in(session))
+            return
+        await self._fail(session)
+
+    async def _log_in(self, session: Session) -> None:
+        await self._world.pause(_AFTER_SCAN_SECONDS)
+        if self._world.engine is Engine.NOWEB:
+            self._enter(session, Status.STARTING)
+            await self._world.pause(_CONNECT_SECONDS)
+        self._work(session, self._world.accounts[session.name])
+
+    async def _fail(self, session: Session) -> None:
+        self._enter(session, Status.FAILED)
+        if self._world.engine.in_browser:
+            await self._world.pause(_RETRY_SECONDS)
+            self._enter(session, Status.STARTING)
+            await self._connect(session)
+
+    async def _reconnect(self, session: Session, away_seconds: float) -> None:
+        """Come back from a drop: every try while it is away is a STARTING of its own."""
+        if self._world.engine is Engine.NOWEB:
+            await self._world.pause(_NOTICE_DROP_SECONDS)
+        if self._world.engine.in_browser:
+            self._enter(session, Status.FAILED)
+            await self._world.pause(_RETRY_SECONDS)
+        back_at = asyncio.get_running_loop().time() + away_seconds
+        self._enter(session, Status.STARTING)
+        while asyncio.get_running_loop().time() < back_at:
+            await asyncio.sleep(min(_RETRY_SECONDS, back_at - asyncio.get_running_loop().time()))
+            self._enter(session, Status.STARTING)
+        await self._connect(session)

@@ -1,0 +1,368 @@
+"""`/api`, `/ping` and `/health`: WAHA's REST, as far as wsm uses it.
+
+Errors have WAHA's shapes: Nest's for 4xx, the waits' own for 422, and for 500 a stack and an echo of the
+request with everything that stood in it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from wsm.core.errors import BadInput
+from wsm.sandbox.waha import asgi, bodies, ids
+from wsm.sandbox.waha.asgi import Answer, Request, Route
+from wsm.sandbox.waha.faults import Fault, Wrong
+from wsm.sandbox.waha.handset import Handset
+from wsm.sandbox.waha.state import Engine, EngineError, Message, Session, Status, World, now_ms
+
+_EXISTS_SECONDS = 5.0
+_STATUS_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+_PRESENCES_OF_CHAT: Final = {"typing": "typing", "recording": "recording", "paused": "paused"}
+_PRESENCES: Final = {"online", "offline"}
+_NAMES: Final = {400: "Bad Request", 404: "Not Found", 422: "Unprocessable Entity", 501: "Not Implemented"}
+_NO_STORE: Final = (
+    'Enable NOWEB store "config.noweb.store.enabled=True" and "config.noweb.store.full_sync=True" '
+    "when starting a new session. Read more: https://waha.devlike.pro/docs/engines/noweb#store"
+)
+
+
+class Rest:
+    """WAHA's calls about messages, chats, contacts and the server."""
+
+    def __init__(self, world: World, handset: Handset) -> None:
+        self._world = world
+        self._handset = handset
+        self.routes: tuple[Route, ...] = (
+            Route("GET /ping", self._ping),
+            Route("GET /health", self._health),
+            Route("GET /api/server/version", self._version),
+            Route("GET /api/version", self._version),
+            Route("GET /api/server/status", self._status),
+            Route("POST /api/sendText", self._send_text),
+            Route("POST /api/sendSeen", self._signal("seen")),
+            Route("POST /api/startTyping", self._signal("typing")),
+            Route("POST /api/stopTyping", self._signal("paused")),
+            Route("GET /api/contacts/check-exists", self._check_exists),
+            Route("GET /api/files/{name}/{file}", self._file),
+            Route("POST /api/{name}/presence", self._presence),
+            Route("GET /api/{name}/new-message-id", self._new_message_id),
+            Route("GET /api/{name}/chats/{chat}/messages", self._messages),
+            Route("GET /api/{name}/chats/{chat}/messages/{message}", self._message),
+            Route("GET /api/{name}/lids", self._lids),
+            Route("GET /api/{name}/lids/count", self._lids_count),
+            Route("GET /api/{name}/lids/pn/{phone}", self._lid_of_phone),
+            Route("GET /api/{name}/lids/{lid}", self._phone_of_lid),
+        )
+
+    async def working(self, name: str) -> Session:
+        """Return a session that works, or wait as long as WAHA and refuse with its 422."""
+        world = self._world
+        if not await self._until(
+            lambda: name in world.sessions and world.sessions[name].running, _EXISTS_SECONDS
+        ):
+            raise asgi.Refused(asgi.json(_not_running(name), 422))
+        return await self.in_status(name, Status.WORKING)
+
+    async def in_status(self, name: str, expected: Status) -> Session:
+        """Return a session in a status, or wait as long as WAHA and refuse with its 422."""
+        session = self._world.sessions[name]
+        if not await self._until(lambda: session.status is expected, _STATUS_SECONDS):
+            refusal = {
+                "error": "Session status is not as expected. Try again later or restart the session",
+                "session": name,
+                "status": session.status,
+                "expected": [expected],
+            }
+            raise asgi.Refused(asgi.json(refusal, 422))
+        if expected is Status.WORKING and not session.connected:
+            raise EngineError("Connection Closed")
+        return session
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> bool:
+        """Look twice a second, at the sandbox's tempo."""
+        for _ in range(int(seconds / _POLL_SECONDS)):
+            if true():
+                return True
+            await self._world.pause(_POLL_SECONDS)
+        return true()
+
+    async def _ping(self, _request: Request) -> Answer:
+        return asgi.json({"message": "pong"})
+
+    async def _health(self, _request: Request) -> Answer:
+        checks = {"mediaFiles.space": {"status": "up"}, "sessionsFiles.space": {"status": "up"}}
+        return asgi.json({"status": "ok", "info": checks, "error": {}, "details": checks})
+
+    async def _version(self, _request: Request) -> Answer:
+        return asgi.json(bodies.environment(self._world))
+
+    async def _status(self, _request: Request) -> Answer:
+        started = self._world.started_at_ms
+        worker = {"id": self._world.worker_id}
+        return asgi.json({"startTimestamp": started, "uptime": now_ms() - started, "worker": worker})
+
+    async def _new_message_id(self, _request: Request, name: str) -> Answer:
+        await self.working(name)
+        if self._world.engine.in_browser:
+            raise refused(501, "The method is not implemented by the engine.")
+        return asgi.json({"id": ids.sent_id()})
+
+    async def _send_text(self, request: Request) -> Answer:
+        body = body_of(request)
+        session = await self.working(_session_of(body))
+        chat = body.get("chatId")
+        if not isinstance(chat, str):
+            raise EngineError("Cannot read properties of undefined (reading 'endsWith')")
+        if not isinstance(body.get("text"), str):
+            raise EngineError("Cannot read properties of undefined (reading 'matchAll')")
+        chat = ids.chat_id(chat)
+        fault = self._world.faults.take(session.name, _who(chat))
+        sending = self._world.chores.spawn(self._send(session, chat, body, fault))
+        return await sending
+
+    async def _send(self, session: Session, chat: str, body: bodies.Json, fault: Fault | None) -> Answer:
+        """Send, or do what a fault says. It runs on when the caller has gone."""
+
+        def leave() -> Answer:
+            own = None if self._world.engine.in_browser else body.get("id")
+            said = self._handset.send(session, chat, body["text"], id=own, reply_to=body.get("reply_to"))
+            assert session.account is not None  # it works
+            return asgi.json(bodies.sent(self._world, session.account, said), 201)
+
+        return await _gone_wrong(self._world, fault, leave) if fault else leave()
+
+    def _signal(self, kind: str) -> Callable[[Request], Awaitable[Answer]]:
+        async def answer(request: Request) -> Answer:
+            body = body_of(request)
+            session = await self.working(_session_of(body))
+            chat = _text(body, "chatId")
+            self._handset.signal(session, ids.chat_id(chat), kind)
+            return asgi.json({} if kind == "seen" else {"result": True}, 201)
+
+        return answer
+
+    async def _presence(self, request: Request, name: str) -> Answer:
+        body = body_of(request)
+        presence, chat = body.get("presence"), body.get("chatId")
+        if presence in _PRESENCES_OF_CHAT and not chat:
+            raise refused(400, f"'chatId' is required for '{presence}' presence")
+        if presence in _PRESENCES and chat:
+            raise refused(400, f"'chatId' is not allowed for '{presence}' presence")
+        if presence not in _PRESENCES_OF_CHAT and presence not in _PRESENCES:
+            raise refused(400, ["presence must be one of: offline, online, typing, recording, paused"])
+        session = await self.working(name)
+        if chat:
+            self._handset.signal(session, ids.chat_id(chat), _PRESENCES_OF_CHAT[presence])
+        return asgi.json({"result": True}, 201)
+
+    async def _messages(self, request: Request, name: str, chat: str) -> Answer:
+        session = await self.working(name)
+        self._needs_store(session)
+        query = request.query
+        found = [said for said in _stored(session) if self._in_chat(said, chat) and _passes(said, query)]
+        found.sort(key=lambda said: said.timestamp, reverse=query.get("sortOrder", "desc") == "desc")
+        start = _number(query, "offset", 0)
+        page = found[start : start + _number(query, "limit", 10)]
+        assert session.account is not None  # it works
+        return asgi.json([bodies.message(self._world, session.account, said) for said in page])
+
+    async def _message(self, _request: Request, name: str, chat: str, message: str) -> Answer:
+        session = await self.working(name)
+        self._needs_store(session)
+        assert session.account is not None  # it works
+        said = session.account.messages.get(ids.bare_of(message))
+        full_id_needed = self._world.engine.in_browser and "_" not in message
+        if said is None or full_id_needed or not self._in_chat(said, chat):
+            raise refused(404, "Message not found")
+        return asgi.json(bodies.message(self._world, session.account, said))
+
+    def _in_chat(self, said: Message, chat: str) -> bool:
+        """Whether a message is in a chat, phone and hidden id being one; `all` is not known to browsers."""
+        if chat == "all":
+            return not self._world.engine.in_browser
+        return _who(said.chat) == _who(chat)
+
+    def _needs_store(self, session: Session) -> None:
+        if self._world.engine is Engine.NOWEB and not session.setting("noweb", "store", "enabled"):
+            raise refused(400, _NO_STORE)
+
+    async def _check_exists(self, request: Request) -> Answer:
+        await self.working(_session_of(request.query))
+        try:
+            who = ids.person(request.query.get("phone", ""))
+        except BadInput:
+            return asgi.json({"numberExists": False})
+        return asgi.json({"numberExists": True, "chatId": ids.phone_chat(who)})
+
+    async def _lids(self, request: Request, name: str) -> Answer:
+        known = await self._known(name)
+        start = _number(request.query, "offset", 0)
+        return asgi.json([_pair(who) for who in known[start : start + _number(request.query, "limit", 100)]])
+
+    async def _lids_count(self, _request: Request, name: str) -> Answer:
+        return asgi.json({"count": len(await self._known(name))})
+
+    async def _phone_of_lid(self, _request: Request, name: str, lid: str) -> Answer:
+        full = lid if "@" in lid else f"{lid}@lid"
+        known = _who(full) in await self._known(name)
+        return asgi.json({"lid": full, "pn": ids.phone_chat(_who(full)) if known else None})
+
+    async def _lid_of_phone(self, _request: Request, name: str, phone: str) -> Answer:
+        known = _who(phone) in await self._known(name)
+        return asgi.json({"lid": ids.lid_chat(_who(phone)) if known else None, "pn": ids.chat_id(phone)})
+
+    async def _known(self, name: str) -> list[str]:
+        """Return the people whose phone and hidden id the session knows: those that it has messages of."""
+        session = await self.working(name)
+        self._needs_store(session)
+        people = (_who(said.participant or said.chat) for said in _stored(session))
+        return list(dict.fromkeys(who for who in people if who.isdigit()))
+
+    async def _file(self, _request: Request, name: str, file: str) -> Answer:
+        account = self._world.accounts.get(name)
+        said = account.messages.get(file.partition(".")[0]) if account else None
+        if said is None or said.media is None or said.media.error:
+            gone = {
+                "code": 404,
+                "key": "FILE_NOT_FOUND",
+                "message": "File not found",
+                "details": "File not found or no longer available",
+            }
+            return asgi.json({"error": gone}, 404)
+        return Answer(body=f"the file of {said.id}".encode(), content_type=said.media.mimetype)
+
+
+async def _gone_wrong(world: World, fault: Fault, leave: Callable[[], Answer]) -> Answer:
+    """Do what a fault says."""
+    match fault.kind:
+        case Wrong.FAIL_BEFORE:
+            raise EngineError("2 UNKNOWN: info query timed out")
+        case Wrong.ERROR_463:
+            raise EngineError("2 UNKNOWN: server returned error 463")
+        case Wrong.FAIL_AFTER:
+            leave()
+            raise EngineError("2 UNKNOWN: info query timed out")
+        case Wrong.FAIL_THEN_SEND:
+            world.chores.spawn(_later(fault.seconds, leave))
+            raise EngineError("Maximum execution time is exceeded")
+        case Wrong.HANG:
+            return await _later(fault.seconds, leave)
+        case Wrong.HANG_AFTER:
+            answer = leave()
+            await asyncio.sleep(fault.seconds)
+            return answer
+        case Wrong.CUT_AFTER:
+            leave()
+            return Answer(cut=True)
+        case Wrong.CUT_BEFORE:
+            return Answer(cut=True)
+
+
+async def _later(seconds: float, leave: Callable[[], Answer]) -> Answer:
+    await asyncio.sleep(seconds)
+    return leave()
+
+
+def refused(status: int, message: str | list[str]) -> asgi.Refused:
+    """Make a refusal of Nest's shape."""
+    return asgi.Refused(
+        asgi.json({"message": message, "error": _NAMES[status], "statusCode": status}, status)
+    )
+
+
+def failure(world: World, request: Request, exc: EngineError) -> Answer:
+    """Answer 500 as WAHA does: with a stack, and with everything that was asked."""
+    try:
+        body = request.json()
+    except msgspec.DecodeError:
+        body = {}
+    text = str(exc)
+    return asgi.json(
+        {
+            "statusCode": 500,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "exception": {
+                "stack": f"Error: {text}\n    at processTicksAndRejections (node:internal/process)",
+                "message": text,
+                "name": "Error",
+            },
+            "request": {
+                "path": request.path,
+                "method": request.method,
+                "body": body,
+                "query": request.query,
+            },
+            "version": bodies.environment(world),
+        },
+        500,
+    )
+
+
+def _not_running(name: str) -> bodies.Json:
+    return {
+        "error": f"We didn't find a session with name '{name}'.\n"
+        f"Please start it first by using POST /api/sessions/{name}/start request",
+        "session": name,
+    }
+
+
+def body_of(request: Request) -> bodies.Json:
+    """Return the body, an object, or refuse with 400."""
+    try:
+        body = request.json()
+    except msgspec.DecodeError as exc:
+        raise refused(400, str(exc)) from None
+    if not isinstance(body, dict):
+        raise refused(400, "the body must be an object")
+    return body
+
+
+def _session_of(values: dict[str, Any]) -> str:
+    name = values.get("session")
+    if not isinstance(name, str) or not name:
+        raise refused(400, "session is required")
+    return name
+
+
+def _text(body: bodies.Json, key: str) -> str:
+    if not isinstance(body.get(key), str):
+        raise EngineError("Cannot read properties of undefined (reading 'endsWith')")
+    return str(body[key])
+
+
+def _who(chat: str) -> str:
+    """Return whose chat it is; what is no chat id is nobody's."""
+    try:
+        return ids.person(chat)
+    except BadInput:
+        return chat
+
+
+def _pair(who: str) -> bodies.Json:
+    return {"lid": ids.lid_chat(who), "pn": ids.phone_chat(who)}
+
+
+def _stored(session: Session) -> list[Message]:
+    return list(session.account.messages.values()) if session.account else []
+
+
+def _passes(said: Message, query: dict[str, str]) -> bool:
+    """Whether a message passes the filters of the list."""
+    own, level = query.get("filter.fromMe"), query.get("filter.ack")
+    return (
+        (own is None or said.from_me is (own == "true"))
+        and (level is None or bodies.ACK_NAMES[said.ack] == level)
+        and _number(query, "filter.timestamp.gte", said.timestamp) <= said.timestamp
+        and said.timestamp <= _number(query, "filter.timestamp.lte", said.timestamp)
+    )
+
+
+def _number(query: dict[str, str], name: str, default: int) -> int:
+    try:
+        return int(float(query.get(name, default)))
+    except ValueError:
+        raise refused(400, [f"{name} must be a number"]) from None

@@ -1,0 +1,270 @@
+"""What the sandbox knows: sessions, the accounts behind them, their messages, and the customers' phones.
+
+A session lives in memory and dies with the process, as in WAHA. An account is what stands outside of it:
+the linked phone with its stored credentials and messages. Customers' phones stand outside of everything:
+what they received, they keep, and an id that was sent twice is there twice.
+"""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+from wsm.sandbox.waha import ids
+from wsm.sandbox.waha.faults import Faults
+
+T = TypeVar("T")
+
+
+class EngineError(Exception):
+    """The engine failed: WAHA answers 500 with the text, a stack and the request."""
+
+
+class Engine(StrEnum):
+    """WAHA's engines: the libraries that speak to WhatsApp."""
+
+    WEBJS = "WEBJS"
+    WPP = "WPP"
+    NOWEB = "NOWEB"
+    GOWS = "GOWS"
+
+    @property
+    def in_browser(self) -> bool:
+        """Whether it is a browser: no own message ids, `from` is the sender, FAILED restarts itself."""
+        return self in {Engine.WEBJS, Engine.WPP}
+
+
+class Status(StrEnum):
+    """WAHA's session statuses, without the two of passkeys."""
+
+    STOPPED = "STOPPED"
+    STARTING = "STARTING"
+    SCAN_QR_CODE = "SCAN_QR_CODE"
+    WORKING = "WORKING"
+    FAILED = "FAILED"
+
+
+class Tempo(msgspec.Struct, frozen=True):
+    """How much faster than WAHA: factors on its times in seconds.
+
+    waits    its own waits: for a status before a 422, after a stop, between QR codes, for media and acks
+    retries  the delays between the attempts of a webhook, a `Retry-After` included
+    """
+
+    waits: float = 0.05
+    retries: float = 1.0
+
+
+class Media(msgspec.Struct, frozen=True):
+    """A media file: its bytes are served at `/api/files/…`; with an `error` there is no URL."""
+
+    mimetype: str = "image/jpeg"
+    filename: str | None = None
+    error: str | None = None
+
+
+class Message(msgspec.Struct):
+    """A message as a linked device knows it.
+
+    chat          the chat id in the form in which it came: by phone or hidden id
+    participant   the author in a group
+    timestamp     seconds since 1970
+    """
+
+    id: str
+    chat: str
+    from_me: bool
+    source: str
+    body: str
+    timestamp: int
+    ack: int
+    participant: str | None = None
+    push_name: str = ""
+    media: Media | None = None
+    reply_to: str | None = None
+
+    @property
+    def full_id(self) -> str:
+        """WAHA's id of it."""
+        return ids.message_id(
+            from_me=self.from_me, chat=self.chat, bare=self.id, participant=self.participant
+        )
+
+
+class Account(msgspec.Struct):
+    """The WhatsApp account that a session is linked to, with the credentials that WAHA stores.
+
+    linked  False once the device was removed on the phone: the credentials are there and useless.
+    held    what WhatsApp keeps for the device while it is not connected or hears nothing
+    """
+
+    phone: str
+    push_name: str
+    linked: bool = True
+    messages: dict[str, Message] = {}
+    held: list[Callable[[], None]] = []
+
+
+class Received(msgspec.Struct, frozen=True):
+    """What a customer got: one for every time it left, whatever its id."""
+
+    session: str
+    chat: str
+    id: str
+    text: str
+    source: str
+    at_ms: int
+    reply_to: str | None = None
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """What else a customer sees: `seen`, `typing`, `recording`, `paused`."""
+
+    session: str
+    kind: str
+    at_ms: int
+
+
+class CustomerPhone(msgspec.Struct):
+    """One customer's phone. acks: the levels that it answers a message with, if not the usual ones."""
+
+    inbox: list[Received] = []
+    signals: list[Signal] = []
+    acks: tuple[int, ...] | None = None
+
+
+class StatusPoint(msgspec.Struct, frozen=True):
+    """One of the last three statuses."""
+
+    status: Status
+    timestamp: int
+
+
+class Session:
+    """A session of this WAHA, from its creation to its deletion.
+
+    account    the linked account while connected or just disconnected; None before login
+    connected  whether the engine's socket to WhatsApp is there; a WORKING session can be without it
+    muted      WORKING, and nothing comes in or goes out
+    """
+
+    def __init__(self, name: str, config: dict[str, Any] | None) -> None:
+        self.name = name
+        self.config = config
+        self.status = Status.STOPPED
+        self.statuses: list[StatusPoint] = []
+        self.account: Account | None = None
+        self.connected = False
+        self.muted = False
+        self.qr = ""
+        self.scanned = asyncio.Event()
+        self.life: asyncio.Task[None] | None = None
+        self.activity_ms: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether WAHA holds an engine for it: every status but STOPPED."""
+        return self.status is not Status.STOPPED
+
+    @property
+    def reachable(self) -> bool:
+        """Whether WhatsApp reaches it now."""
+        return self.connected and not self.muted
+
+    def setting(self, *path: str) -> Any:
+        """Return a value of the configuration, or None when any part of the path is missing."""
+        value: Any = self.config
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+class Chores:
+    """Background work, of which some counts as unfinished business.
+
+    A chore that raises is a bug of the sandbox: it is kept in `failures`, and closing raises it.
+    """
+
+    def __init__(self) -> None:
+        self._all: set[asyncio.Task[Any]] = set()
+        self._counted: set[asyncio.Task[Any]] = set()
+        self.failures: list[BaseException] = []
+
+    @property
+    def unfinished(self) -> int:
+        """How much counted work there is."""
+        return len(self._counted)
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, counts: bool = True) -> asyncio.Task[T]:
+        """Start it in the background."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._all.add(task)
+        if counts:
+            self._counted.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def idle(self, timeout_seconds: float) -> bool:
+        """Wait until no counted work is left; False when the time is over."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._counted:
+                    await asyncio.wait(self._counted)
+        except TimeoutError:
+            return False
+        return True
+
+    async def cancel(self) -> None:
+        """Drop everything where it stands, as SIGKILL does."""
+        tasks = list(self._all)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._all.discard(task)
+        self._counted.discard(task)
+        if not task.cancelled() and (failure := task.exception()):
+            self.failures.append(failure)
+
+
+class World:
+    """Everything there is. `base_url` is known once the listener is open."""
+
+    def __init__(self, *, engine: Engine, version: str, api_key: str, tempo: Tempo, auto_scan: bool) -> None:
+        self.engine = engine
+        self.version = version
+        self.api_key = api_key
+        self.tempo = tempo
+        self.auto_scan = auto_scan
+        self.worker_id: str | None = None
+        self.base_url = ""
+        self.started_at_ms = now_ms()
+        self.sessions: dict[str, Session] = {}
+        self.accounts: dict[str, Account] = {}
+        self.phones: dict[str, CustomerPhone] = {}
+        self.acks: tuple[int, ...] = (1, 2)
+        self.faults = Faults()
+        self.chores = Chores()
+
+    def phone(self, who: str) -> CustomerPhone:
+        """Return a customer's phone; every number has one."""
+        return self.phones.setdefault(who, CustomerPhone())
+
+    async def pause(self, seconds: float) -> None:
+        """Wait as long as WAHA would, at this sandbox's tempo."""
+        await asyncio.sleep(seconds * self.tempo.waits)
+
+
+def now_ms() -> int:
+    """Return the time of day in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def usual_phone(session: str) -> str:
+    """Return the number that a session is linked to unless the scan says another: the same at every start."""
+    return f"55119{zlib.crc32(session.encode()) % 100_000_000:08d}"
