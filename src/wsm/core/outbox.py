@@ -104,3 +104,13 @@ def after_look_up(
     if working and now >= doubt.claimed_at + evidence:
         return Outcome(IntentState.PENDING, "nothing was sent", not_before=now)
     return Outcome(IntentState.INDETERMINATE, "no evidence yet", not_before=now + LOOK_UP_AGAIN)
+
+
+def after_blind_look_up(doubt: Doubtful, *, evidence: timedelta, now: datetime) -> Outcome:
+    """Decide when the gateway cannot be asked at all (a store that is switched off).
+
+    Echo and acks had the same time to show it; after that the intent is given up, never sent again blindly.
+    """
+    if now >= doubt.claimed_at + evidence:
+        return Outcome(IntentState.FAILED, "outcome unknown, and the gateway cannot look it up")
+    return Outcome(IntentState.INDETERMINATE, "the gateway cannot look it up", not_before=now + LOOK_UP_AGAIN)

@@ -1,6 +1,6 @@
 """What crosses tenants, under the role `wsm_system`: provisioning, the directory, due work, the purge."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import psycopg
@@ -11,7 +11,7 @@ from wsm.store.database import Database
 
 
 async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale: str, capacity: int) -> None:
-    """Make a tenant with one queue of `capacity`. Repeating it changes nothing. BadInput names a bad field."""
+    """Make a tenant with one queue of `capacity`. Safe to repeat. BadInput names a bad field."""
     if tenant <= 0 or tenant >= 2**63:
         raise BadInput("tenant", "a positive number below 2^63")
     if capacity < 0:
@@ -70,3 +70,9 @@ async def purge_dedupe(database: Database, before: datetime, *, limit: int = 500
     """Forget dedupe rows older than `before`, at most `limit` of them; returns how many."""
     async with database.transaction() as transaction:
         return await transaction.run("purge_dedupe", before=before, limit=limit)
+
+
+async def ensure_month(database: Database, day: date) -> None:
+    """Make the month of history that `day` falls into. Safe to repeat."""
+    async with database.transaction() as transaction:
+        await transaction.run("ensure_month", month=day)

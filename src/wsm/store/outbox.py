@@ -152,3 +152,10 @@ async def settle(
                     bare_id=None,
                     not_before=outcome.not_before,
                 )
+
+
+async def postpone(database: Database, session: Session, reason: str, until: datetime, now: datetime) -> None:
+    """Put off what a session has to say, because its gateway is away."""
+    session_id, address, _ = session
+    async with locked(database, address.tenant, now) as transaction:
+        await transaction.run("postpone", session=session_id, reason=reason, until=until)

@@ -17,8 +17,7 @@ where state = 'sending' and bell <> %(bell)s
 
 -- name: expire
 update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
-where state = 'pending' and expires_at <= %(now)s
-returning id, class
+where state in ('pending', 'indeterminate') and expires_at <= %(now)s
 
 -- name: due_sessions
 select distinct s.id, s.name, s.server
@@ -68,3 +67,7 @@ select o.id, o.session_id, s.name as session, s.server, o.chat_id, o.class as in
 from outbox o join sessions s on s.id = o.session_id
 where o.session_id = %(session)s and o.state = 'indeterminate' and o.not_before <= %(now)s
 order by o.id limit 20
+
+-- name: postpone
+update outbox set not_before = %(until)s, reason = %(reason)s
+where session_id = %(session)s and state = 'pending' and not_before <= %(now)s

@@ -1,0 +1,154 @@
+"""The clock: one leader by a lock in the database, others stand by.
+
+Each second the leader sweeps the mailboxes, rings for due deliveries, publishes the directory of sessions
+when it changed, and measures the backlog; each hour it makes the coming month and forgets dedupe rows that
+nothing can repeat any more. Every step may be repeated and may be missed for a while: the next tick does it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from wsm.core.errors import Unavailable
+from wsm.core.ids import ServerName, SessionName, TenantId
+from wsm.store import fleet
+from wsm.store.database import Database
+from wsm.store.leadership import Leadership
+from wsm.streams.directory import PublishedDirectory
+from wsm.streams.handover import Handover
+from wsm.streams.keys import Kind
+from wsm.telemetry import (
+    BACKLOG_BYTES,
+    BACKLOG_ENTRIES,
+    BACKLOG_TENANTS,
+    CLOCK_LEADER,
+    DIRECTORY_SESSIONS,
+    OUTBOX_AGE,
+    OUTBOX_DUE,
+    SWEEPS,
+    logger,
+)
+from wsm.wire import directory as wire
+
+log = logger("clock")
+
+TICK_SECONDS = 1.0
+HOUSEKEEPING = timedelta(hours=1)
+
+
+class Clock:
+    """The leader's duties. `keep_dedupe`: how long a repeat may still come (60 days)."""
+
+    def __init__(
+        self,
+        database: Database,
+        leadership: Leadership,
+        handover: Handover,
+        directory: PublishedDirectory,
+        *,
+        now: Callable[[], datetime],
+        keep_dedupe: timedelta,
+    ) -> None:
+        self._database = database
+        self._leadership = leadership
+        self._handover = handover
+        self._directory = directory
+        self._now = now
+        self._keep_dedupe = keep_dedupe
+        self._kept_house_at: datetime | None = None
+        self._led = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tick until `stop` is set, then let go of the lead."""
+        try:
+            while not stop.is_set():
+                await self.tick()
+                waiting = asyncio.create_task(stop.wait())
+                await asyncio.wait([waiting], timeout=TICK_SECONDS)
+                waiting.cancel()
+        finally:
+            CLOCK_LEADER.set(0)
+            await self._leadership.resign()
+
+    async def tick(self) -> None:
+        """Do every duty once, if this clock leads. What is away is logged and left to the next tick."""
+        leads = False
+        try:
+            leads = await self._leadership.leads()
+        except Unavailable as exc:
+            log.warning("clock_waits", duty="lead", reason=str(exc))
+        CLOCK_LEADER.set(leads)
+        if leads != self._led:
+            log.info("clock_leads" if leads else "clock_stands_by")
+            self._led = leads
+        if leads:
+            duties = (self._publish, self._sweep, self._ring_deliveries, self._measure, self._keep_house)
+            for duty in duties:
+                await self._attempt(duty)
+
+    async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await duty()
+        except Unavailable as exc:
+            log.warning("clock_waits", duty=duty.__name__.lstrip("_"), reason=str(exc))
+
+    async def _publish(self) -> None:
+        """Publish the directory when it is not the one that is there."""
+        rows = await fleet.directory(self._database)
+        listed = [
+            wire.Listed(
+                tenant=TenantId(row.tenant_id),
+                session=SessionName(row.name),
+                server=ServerName(row.server),
+                kid=row.kid,
+                generations=tuple(row.generations),
+                me=row.phone,
+            )
+            for row in rows
+        ]
+        directory = wire.directory(listed)
+        DIRECTORY_SESSIONS.set(len(rows))
+        if await self._directory.version() != directory.version:
+            await self._directory.publish(directory.version, wire.write(directory))
+            log.info("directory_published", sessions=len(rows), version=directory.version)
+
+    async def _sweep(self) -> None:
+        """Walk over every tenant that has anything, in slices."""
+        cursor = 0
+        while True:
+            sweep = await self._handover.sweep(cursor)
+            for finding in ("rung", "expired", "returned", "repaired", "foreign"):
+                count = getattr(sweep, finding)
+                SWEEPS.labels(finding).inc(count)
+                if count and finding != "rung":
+                    log.info("swept", finding=finding, count=count)
+            cursor = sweep.cursor
+            if cursor == 0:
+                return
+
+    async def _ring_deliveries(self) -> None:
+        """Ring for tenants whose intents are due; PostgreSQL knows them, a lost bell does not matter."""
+        now = self._now()
+        due = await fleet.due_tenants(self._database, now)
+        OUTBOX_DUE.set(sum(row.intents for row in due))
+        OUTBOX_AGE.set(max(((now - row.oldest).total_seconds() for row in due), default=0))
+        await self._handover.mail(Kind.DELIVER, [TenantId(row.tenant_id) for row in due])
+
+    async def _measure(self) -> None:
+        depth = await self._handover.depth()
+        BACKLOG_ENTRIES.set(depth.entries)
+        BACKLOG_BYTES.set(depth.bytes)
+        for kind in Kind:
+            BACKLOG_TENANTS.labels(f"mail_{kind}").set(depth.mail[kind])
+            BACKLOG_TENANTS.labels(f"ready_{kind}").set(depth.ready[kind])
+
+    async def _keep_house(self) -> None:
+        """Make this month and the next, and forget what no repeat can reach any more."""
+        now = self._now()
+        if self._kept_house_at is not None and now - self._kept_house_at < HOUSEKEEPING:
+            return
+        for month in (now, now + timedelta(days=28)):
+            await fleet.ensure_month(self._database, month.date())
+        while await fleet.purge_dedupe(self._database, now - self._keep_dedupe):
+            pass
+        self._kept_house_at = now

@@ -1,0 +1,39 @@
+"""Which of several clocks leads: whoever holds one advisory lock, as long as its connection stands."""
+
+import psycopg
+
+from wsm.core.errors import StoreUnavailable
+
+_LOCK = -1
+
+
+class Leadership:
+    """One connection that holds the lock or stands by. A broken connection is a lost lead."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.AsyncConnection | None = None
+        self._leads = False
+
+    async def leads(self) -> bool:
+        """Ask whether this process leads, trying to take a free lead. Raises StoreUnavailable."""
+        try:
+            if self._connection is None:
+                self._connection = await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, connect_timeout=5
+                )
+            query = "select true" if self._leads else "select pg_try_advisory_lock(%s)"
+            cursor = await self._connection.execute(query, None if self._leads else [_LOCK])
+            row = await cursor.fetchone()
+            self._leads = bool(row and row[0])
+        except psycopg.OperationalError as exc:
+            await self.resign()
+            raise StoreUnavailable("the clock lost its database") from exc
+        return self._leads
+
+    async def resign(self) -> None:
+        """Let go of the lead and the connection."""
+        self._leads = False
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None

@@ -1,0 +1,52 @@
+"""The worker as RQ's own tools see it: born, alive, busy or idle, dead.
+
+RQ's code writes its keys; it is synchronous and runs in a thread. What it shows is for people: nothing of
+the hand-over depends on it, and a Redis that is away or full only makes the picture old.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
+
+_BEAT_SECONDS = 10
+_TTL_SECONDS = 60
+SHOWN_QUEUE = "tenants"
+"""What stands in the list of queues of a worker that serves every tenant's."""
+
+
+async def registered(url: str, name: str, busy: Callable[[], bool]) -> None:
+    """Show the worker `name` until cancelled. Never raises for a Redis that is away."""
+    connection = redis.Redis.from_url(url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+    worker: SimpleWorker | None = None
+    try:
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                if worker is None:
+                    worker = await asyncio.to_thread(_born, connection, name)
+                await asyncio.to_thread(_beat, worker, busy=busy())
+            await asyncio.sleep(_BEAT_SECONDS)
+    finally:
+        if worker is not None:
+            with contextlib.suppress(redis.RedisError):
+                worker.register_death()  # type: ignore[no-untyped-call]
+        connection.close()
+
+
+def _born(connection: redis.Redis, name: str) -> SimpleWorker:
+    worker = SimpleWorker(
+        [SHOWN_QUEUE], name=name, connection=connection, serializer=JSONSerializer, worker_ttl=_TTL_SECONDS
+    )
+    worker.register_birth()  # type: ignore[no-untyped-call]
+    return worker
+
+
+def _beat(worker: SimpleWorker, *, busy: bool) -> None:
+    worker.set_state(WorkerStatus.BUSY if busy else WorkerStatus.IDLE)
+    worker.heartbeat(_TTL_SECONDS)

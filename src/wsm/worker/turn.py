@@ -1,0 +1,212 @@
+"""A turn: the entries of one tenant's mailbox become history, state, line and intents, in one transaction.
+
+A turn that raises is tried again chat by chat, and a failing chat entry by entry, so that one odd message
+stops its own chat and nobody else. Such a chat is parked; its entries keep their order. *Unavailable* is
+never held against an entry: it is raised to the worker, which hands the bell back.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from wsm.core.attendance import Effect
+from wsm.core.errors import Unavailable
+from wsm.core.events import (
+    CloseAsked,
+    Event,
+    HistoryEvent,
+    Kept,
+    MessageAcked,
+    Origin,
+    SessionStatusReported,
+)
+from wsm.core.ids import ChatId, EntryId, TenantId
+from wsm.core.turn import decide
+from wsm.store import fleet
+from wsm.store.database import Database
+from wsm.store.history import moment
+from wsm.store.lane import open_lane
+from wsm.streams.handover import Bell, Entry, Parking
+from wsm.telemetry import ENTRIES, EVENT_AGE, logger
+from wsm.wire import waha
+from wsm.wire.waha_ids import chat_kind
+
+log = logger("worker")
+
+Clock = Callable[[], datetime]
+SESSION_LEVEL = ChatId("-")
+"""Where entries that belong to no chat are parked."""
+
+
+class Settled(msgspec.Struct):
+    """What a turn hands to FINISH. deliver: somebody may have to be told something."""
+
+    handled: list[Entry] = []
+    parked: list[Parking] = []
+    deliver: bool = False
+
+
+class _Tally(msgspec.Struct):
+    """The figures of a turn's log line."""
+
+    recorded: int = 0
+    duplicates: int = 0
+    stale: int = 0
+    effects: int = 0
+
+
+Item = tuple[Entry, Event]
+
+
+class Turns:
+    """Runs turns. `stale_after`: what is older by its signed time is kept and changes nothing."""
+
+    def __init__(self, database: Database, *, clock: Clock, stale_after: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._stale_after = stale_after
+        self._months: set[tuple[int, int]] = set()
+
+    async def run(self, bell: Bell) -> Settled:
+        """Handle a bell's entries. Raises Unavailable, and then nothing is to be finished."""
+        settled, tally, items = Settled(), _Tally(), []
+        for entry in bell.entries:
+            try:
+                items.append((entry, _read(bell.tenant, entry)))
+            except ValueError as exc:
+                settled.parked.append(Parking(SESSION_LEVEL, entry.id, _reason(exc), (entry,)))
+        runnable = []
+        for chat, group in _by_chat(items):
+            if chat in bell.parked:
+                joining = tuple(entry for entry, _ in group)
+                settled.parked.append(Parking(chat, None, "", joining))
+            else:
+                runnable += group
+        if runnable:
+            await self._all_or_each(bell.tenant, runnable, settled, tally)
+        settled.deliver |= tally.duplicates > 0
+        log.info(
+            "turn",
+            tenant=bell.tenant,
+            bell=bell.id,
+            entries=len(bell.entries),
+            handled=len(settled.handled),
+            parked=sum(len(parking.entries) for parking in settled.parked),
+            **msgspec.to_builtins(tally),
+        )
+        return settled
+
+    async def _all_or_each(
+        self, tenant: TenantId, items: Sequence[Item], settled: Settled, tally: _Tally
+    ) -> None:
+        try:
+            settled.deliver |= await self._commit(tenant, items, tally)
+            settled.handled += [entry for entry, _ in items]
+        except Unavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 (whatever an entry does, its neighbours go on)
+            if len(items) == 1:
+                self._park(items, exc, settled)
+            else:
+                for _, group in _by_chat(items):
+                    await self._each(tenant, group, settled, tally)
+
+    async def _each(self, tenant: TenantId, group: Sequence[Item], settled: Settled, tally: _Tally) -> None:
+        """Handle one chat's entries one by one; from the first that fails on, the chat waits."""
+        for index, item in enumerate(group):
+            try:
+                settled.deliver |= await self._commit(tenant, [item], tally)
+                settled.handled.append(item[0])
+            except Unavailable:
+                raise
+            except Exception as exc:  # noqa: BLE001 (see above)
+                self._park(group[index:], exc, settled)
+                return
+
+    def _park(self, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
+        culprit = items[0]
+        chat = culprit[1].chat or SESSION_LEVEL
+        ENTRIES.labels("parked").inc(len(items))
+        log.error(
+            "entry_failed", tenant=culprit[1].tenant, entry=culprit[0].id, reason=_reason(exc), exc_info=exc
+        )
+        settled.parked.append(Parking(chat, culprit[0].id, _reason(exc), tuple(entry for entry, _ in items)))
+
+    async def _commit(self, tenant: TenantId, items: Sequence[Item], tally: _Tally) -> bool:
+        """Handle events in one transaction. Returns whether somebody is to be told something."""
+        now = self._clock()
+        oldest = int((now - self._stale_after).timestamp() * 1000)
+        events = [event for _, event in items]
+        stale = [event for entry, event in items if _stale(entry, event, oldest)]
+        current = [event for event in events if event not in stale]
+        await self._make_months(current)
+        async with open_lane(self._database, tenant, now) as lane:
+            await lane.keep(stale, stale=True)
+            fresh = await lane.first_seen(current)
+            statuses = [event for event in fresh if isinstance(event, SessionStatusReported)]
+            await lane.keep([*statuses, *(event for event in fresh if isinstance(event, Kept))])
+            await lane.observe(statuses)
+            written = [event for event in fresh if isinstance(event, HistoryEvent)]
+            asked = [event for event in fresh if isinstance(event, CloseAsked)]
+            steps = []
+            if written or asked:
+                chats = await lane.chats(
+                    [*written, *asked], {event.chat: chat_kind(event.chat) for event in written}
+                )
+                line, own = await lane.line(), await lane.own_ids(written)
+                steps = decide([*written, *asked], chats, line, own)
+                await lane.perform(steps, chats)
+                await lane.note_own(steps)
+            await lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
+        effects = sum(isinstance(step, Effect) for step in steps)
+        for event in fresh:
+            EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
+        _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects))
+        return effects > 0
+
+    async def _make_months(self, events: Iterable[Event]) -> None:
+        """Make the months of history that these events fall into; a month is asked for once per process."""
+        for event in events:
+            sent_at = moment(event.order.sent_at_ms)
+            month = (sent_at.year, sent_at.month)
+            if month not in self._months and isinstance(event, HistoryEvent):
+                await fleet.ensure_month(self._database, sent_at.date())
+                self._months.add(month)
+
+
+def _count(tally: _Tally, more: _Tally) -> None:
+    """Add one commit's figures to the turn's and to the metrics."""
+    for name, number in msgspec.to_builtins(more).items():
+        setattr(tally, name, getattr(tally, name) + number)
+    ENTRIES.labels("recorded").inc(more.recorded)
+    ENTRIES.labels("stale").inc(more.stale)
+    ENTRIES.labels("duplicate").inc(more.duplicates)
+
+
+def _read(tenant: TenantId, entry: Entry) -> Event:
+    return waha.read(
+        entry.body,
+        tenant=tenant,
+        session=entry.session,
+        origin=entry.origin,
+        entry=EntryId(entry.id),
+        received_at_ms=entry.received_at_ms,
+    )
+
+
+def _stale(entry: Entry, event: Event, oldest_ms: int) -> bool:
+    return entry.origin is Origin.WAHA and event.order.stamped_at_ms < oldest_ms
+
+
+def _by_chat(items: Iterable[Item]) -> list[tuple[ChatId, list[Item]]]:
+    """Group items by chat, in the order in which the chats first appear; within a chat as they came."""
+    groups: dict[ChatId, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item[1].chat or SESSION_LEVEL, []).append(item)
+    return list(groups.items())
+
+
+def _reason(exc: Exception) -> str:
+    """Name a fault without its text, which may quote what a customer wrote."""
+    return type(exc).__name__

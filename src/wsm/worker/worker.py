@@ -1,0 +1,177 @@
+"""The worker: rings, claims and runs bells, and keeps their leases, until it is told to stop.
+
+One loop moves the hand-over (RING, CLAIM, renewal); bells run beside it as tasks. Turns and deliveries have
+separate slots, so that a gateway that hangs never stops the turns. When PostgreSQL is away the worker stops
+claiming, hands back what it holds and asks again until the database answers; when Redis is away it waits.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Mapping
+
+from wsm.core.errors import StoreUnavailable, StreamsUnavailable, Unavailable
+from wsm.store.database import Database
+from wsm.streams.handover import Bell, Handover
+from wsm.streams.keys import Kind
+from wsm.telemetry import BELL_SECONDS, BELLS, BELLS_IN_FLIGHT, RINGS, logger
+from wsm.worker.deliver import Deliveries
+from wsm.worker.turn import Turns
+
+log = logger("worker")
+
+_IDLE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
+
+
+class Worker:
+    """One process' share of the fleet.
+
+    name           unique among living workers; leases and RQ's registries bear it
+    slots          how many bells of each kind run at once
+    drain_seconds  how long after the stop the running bells may take before they are cancelled
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handover: Handover,
+        database: Database,
+        turns: Turns,
+        deliveries: Deliveries,
+        *,
+        slots: Mapping[Kind, int],
+        drain_seconds: float,
+    ) -> None:
+        self._name = name
+        self._handover = handover
+        self._database = database
+        self._turns = turns
+        self._deliveries = deliveries
+        self._slots = slots
+        self._drain_seconds = drain_seconds
+        self._running: dict[str, tuple[Bell, asyncio.Task[None]]] = {}
+        self._freed = asyncio.Event()
+        self._store_away = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then claim nothing more, let the running bells end, and return."""
+        mending = asyncio.create_task(self._mend())
+        try:
+            while not stop.is_set():
+                try:
+                    claimed = await self._hand_over(claiming=not self._store_away.is_set())
+                    if not claimed:
+                        await self._idle(stop)
+                except StreamsUnavailable as exc:
+                    log.warning("streams_away", reason=str(exc))
+                    await _either(stop.wait(), seconds=_PAUSE_SECONDS * random.uniform(1, 2))  # noqa: S311
+            await self._drain()
+        finally:
+            mending.cancel()
+
+    async def _hand_over(self, *, claiming: bool) -> int:
+        """Ring, renew and claim once. Returns how many bells were claimed."""
+        free = dict.fromkeys(Kind, 0)
+        if claiming:
+            for kind in Kind:
+                free[kind] = self._slots[kind] - self._held(kind)
+                RINGS.labels(kind).inc(await self._handover.ring(kind))
+        claim = await self._handover.claim(self._name, free, [bell for bell, _ in self._running.values()])
+        for lost in claim.lost:
+            bell, _ = self._running[lost]
+            log.warning("lease_lost", tenant=bell.tenant, bell=lost)
+        for bell in claim.bells:
+            self._running[bell.id] = (bell, asyncio.create_task(self._ring(bell)))
+            BELLS_IN_FLIGHT.labels(bell.kind).inc()
+        return len(claim.bells)
+
+    async def _idle(self, stop: asyncio.Event) -> None:
+        """Wait for a token, a freed slot or the stop; a second at most, so that leases are renewed."""
+        self._freed.clear()
+        if self._store_away.is_set():
+            await _either(stop.wait(), seconds=_PAUSE_SECONDS)
+        else:
+            await _either(self._handover.wait(_IDLE_SECONDS), stop.wait(), self._freed.wait(), seconds=None)
+
+    async def _ring(self, bell: Bell) -> None:
+        """Run one bell to its end, whatever that is; the word it ended in is counted.
+
+        A bug leaves the bell to its lease: SWEEP rings again, one entry at a time.
+        """
+        started = time.monotonic()
+        outcome = "handed_back"
+        try:
+            outcome = await self._run(bell)
+        except Unavailable as exc:
+            log.warning("handed_back", tenant=bell.tenant, bell=bell.id, reason=str(exc))
+            await self._hand_back(bell)
+            if isinstance(exc, StoreUnavailable):
+                self._store_away.set()
+        except asyncio.CancelledError:
+            await self._hand_back(bell)
+            raise
+        except Exception:
+            outcome = "bug"
+            log.exception("bell_failed", tenant=bell.tenant, bell=bell.id)
+        finally:
+            del self._running[bell.id]
+            self._freed.set()
+            BELLS_IN_FLIGHT.labels(bell.kind).dec()
+            BELLS.labels(bell.kind, outcome).inc()
+            BELL_SECONDS.labels(bell.kind).observe(time.monotonic() - started)
+
+    async def _run(self, bell: Bell) -> str:
+        if bell.kind is Kind.TURN:
+            settled = await self._turns.run(bell)
+            mine = await self._handover.finish(
+                bell, handled=settled.handled, parked=settled.parked, deliver=settled.deliver
+            )
+        else:
+            mine = await self._handover.finish(bell, more=await self._deliveries.run(bell))
+        return "done" if mine else "lost"
+
+    async def _hand_back(self, bell: Bell) -> None:
+        """Give a bell to the tail unharmed; should Redis be away too, its lease runs out by itself."""
+        with contextlib.suppress(StreamsUnavailable):
+            await self._handover.finish(bell, more=True)
+
+    async def _mend(self) -> None:
+        """While the store is away, ask it until it answers."""
+        while True:
+            await self._store_away.wait()
+            try:
+                await self._database.ping()
+                self._store_away.clear()
+                log.info("store_back")
+            except Unavailable:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _drain(self) -> None:
+        """Let running bells end, renewing their leases; cancel and hand back what takes too long."""
+        deadline = time.monotonic() + self._drain_seconds
+        while self._running and time.monotonic() < deadline:
+            with contextlib.suppress(StreamsUnavailable):
+                await self._hand_over(claiming=False)
+            await asyncio.wait([task for _, task in self._running.values()], timeout=_IDLE_SECONDS)
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _held(self, kind: Kind) -> int:
+        return sum(bell.kind is kind for bell, _ in self._running.values())
+
+
+async def _either(*waiting: object, seconds: float | None) -> None:
+    """Wait until the first of some coroutines ends, or for so long; raise what it raised, end the others."""
+    tasks = [asyncio.ensure_future(each) for each in waiting]  # type: ignore[call-overload]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
