@@ -24,7 +24,7 @@ import msgspec
 
 from wsm.core.errors import NotFound, Refused
 from wsm.sandbox import places
-from wsm.sandbox.servers import DATABASE, Postgres, Valkey
+from wsm.sandbox.servers import DATABASE, POSTGRES_PORT, Postgres, Valkey
 
 OWNER = "postgres"
 """The superuser: migrations run as this role. `wsm_app` and `wsm_system` are made by the first of them."""
@@ -43,7 +43,8 @@ class Services(msgspec.Struct, frozen=True):
 
     def database_url(self, role: str = OWNER, database: str = DATABASE) -> str:
         """The URL as libpq takes it. Who reaches the socket is trusted: there are no passwords."""
-        return f"postgresql://{quote(role)}@/{quote(database)}?host={quote(self.postgres_sockets, safe='')}"
+        host = quote(self.postgres_sockets, safe="")
+        return f"postgresql://{quote(role)}@/{quote(database)}?host={host}&port={POSTGRES_PORT}"
 
 
 class Embedded:
