@@ -8,7 +8,9 @@ process, and `control.Phone` speaks to `/sandbox` from outside.
     asgi       requests and answers, a table of routes
     ids        the ids that WAHA and WhatsApp make
     state      what the sandbox knows: sessions, accounts, messages, what each customer received
+    chores     work in the background
     bodies     the JSON that each engine makes of it
+    journal    what outlives the process
     webhooks   outgoing webhooks: signing, retrying, losing
     lifecycle  a session's way through its statuses
     handset    messages that arrive and leave

@@ -5,7 +5,7 @@ Unknown, missing and malformed fields are BadInput with the field and the reason
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -63,11 +63,12 @@ class Change(Asked, frozen=True, kw_only=True):
 
 
 class Ack(Asked, frozen=True, kw_only=True):
-    """The message `id` reaches a level, −1 to 4."""
+    """The message `id` reaches a level, −1 to 4; in a group, on the phone of `reader`."""
 
     session: str
     id: str
     level: int
+    reader: str | None = None
 
 
 class Acks(Asked, frozen=True, kw_only=True):
@@ -114,6 +115,14 @@ class Forge(Asked, frozen=True, kw_only=True):
     signature: Signature = Signature.WRONG
     body: str | None = None
     text: str = "forged"
+
+
+class Emit(Asked, frozen=True, kw_only=True):
+    """Any event, signed and wrapped as WAHA does, with any payload: for what the sandbox does not play."""
+
+    session: str
+    event: str
+    payload: dict[str, Any]
 
 
 class WaitIdle(Asked, frozen=True, kw_only=True):

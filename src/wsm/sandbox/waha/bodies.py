@@ -13,6 +13,7 @@ from wsm.sandbox.waha.state import Account, Engine, Message, Session, World, now
 ACK_NAMES: Final = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
 _STATUS_HAS_DATA_SINCE: Final = (2026, 7)
 _GROUP: Final = "@g.us"
+_READ: Final = 3
 
 Json = dict[str, Any]
 
@@ -76,85 +77,90 @@ def session_status(world: World, session: Session) -> Json:
         "status": session.status,
         "statuses": [{"status": at.status, "timestamp": at.timestamp} for at in session.statuses],
     }
-    if tuple(int(part) for part in world.version.split(".")[:2]) >= _STATUS_HAS_DATA_SINCE:
+    if world.since(*_STATUS_HAS_DATA_SINCE):
         body["data"] = None
     return body
 
 
-def message(world: World, account: Account, said: Message) -> Json:
+def message(world: World, session: Session, said: Message) -> Json:
     """Say a message: the payload of `message` and `message.any`, and an element of the list endpoint."""
     shape = {Engine.NOWEB: _noweb_message, Engine.GOWS: _gows_message}.get(world.engine, _webjs_message)
-    return shape(world, account, said)
+    return shape(world, session, said)
 
 
-def ack(world: World, account: Account, said: Message) -> Json:
-    """Say how far a message got."""
+def ack(world: World, session: Session, said: Message, reader: str | None = None) -> Json:
+    """Say how far a message got; in a group `reader` is who read it."""
     level: Json = {"fromMe": said.from_me, "ack": said.ack, "ackName": ACK_NAMES[said.ack]}
+    if said.participant:
+        return _group_ack(world, said, reader or said.participant) | level
     if world.engine.in_browser:
-        return _webjs_message(world, account, said)
+        return message(world, session, said)
     body: Json = {"id": said.full_id, "from": said.chat}
-    if world.engine is Engine.GOWS:
-        addressed = {"to": None, "participant": None} if not said.participant else _addressed(said)
-        receipt = {
-            "Chat": ids.jid(said.chat),
-            "Sender": ids.jid(said.chat),
-            "IsFromMe": False,
-            "IsGroup": said.chat.endswith(_GROUP),
-            "MessageIDs": [said.id],
-            "Type": "",
-        }
-        return body | addressed | level | {"_data": receipt}
-    return body | (_addressed(said) if said.participant else {}) | level
+    if world.engine is Engine.NOWEB:
+        return body | level
+    return body | {"to": None, "participant": None} | level | {"_data": _gows_receipt(said, said.chat)}
 
 
-def reaction(world: World, account: Account, said: Message, target: Message) -> Json:
+def _group_ack(world: World, said: Message, reader: str) -> Json:
+    to = reader if world.engine is Engine.GOWS else said.chat
+    return {"id": said.full_id, "from": said.chat, "to": to, "participant": reader}
+
+
+def _gows_receipt(said: Message, sender: str) -> Json:
+    return {
+        "Chat": ids.jid(said.chat),
+        "Sender": ids.jid(sender),
+        "IsFromMe": False,
+        "IsGroup": said.chat.endswith(_GROUP),
+        "MessageIDs": [said.id],
+        "Type": "read" if said.ack == _READ else "",
+    }
+
+
+def reaction(world: World, session: Session, said: Message, target: Message) -> Json:
     """Say a reaction; `said.body` is its text, and an empty one takes it back."""
-    base = message(world, account, said)
+    base = message(world, session, said)
     keys = ("id", "timestamp", "from", "fromMe", "source", "to", "participant")
     body = {key: base[key] for key in keys if key in base}
     return body | {"reaction": {"text": said.body, "messageId": target.full_id}}
 
 
-def edited(world: World, account: Account, said: Message, target: Message) -> Json:
+def edited(world: World, session: Session, said: Message, target: Message) -> Json:
     """Say an edit: a message with an own id and the new body, and the bare id of what it replaces."""
-    return message(world, account, said) | {"editedMessageId": target.id}
+    return message(world, session, said) | {"editedMessageId": target.id}
 
 
-def revoked(world: World, account: Account, said: Message, target: Message) -> Json:
+def revoked(world: World, session: Session, said: Message, target: Message) -> Json:
     """Say that a message was deleted for everyone; `after` is the act, under its own id."""
-    after = message(world, account, said)
+    after = message(world, session, said)
     if world.engine.in_browser:
-        return {"before": message(world, account, target), "after": after, "revokedMessageId": target.id}
+        return {"before": message(world, session, target), "after": after, "revokedMessageId": target.id}
     return {"after": after, "revokedMessageId": target.id, "before": None}
 
 
-def sent(world: World, account: Account, said: Message) -> Json:
+def sent(world: World, session: Session, said: Message) -> Json:
     """Answer a send: no two engines alike (only the bare id is in each of them)."""
     if world.engine is Engine.GOWS:
-        return {"id": said.full_id, "_data": _gows_data(account, said)}
+        return {"id": said.full_id, "_data": _gows_data(session, said)}
     if world.engine is Engine.NOWEB:
         return _noweb_sent(said)
     if world.engine is Engine.WPP:
-        return _webjs_message(world, account, said)
-    return _webjs_data(account, said) | {"_data": _webjs_data(account, said), "hasMedia": False}
+        return _webjs_message(world, session, said)
+    return _webjs_data(session, said) | {"_data": _webjs_data(session, said), "hasMedia": False}
 
 
-def media(world: World, session: str, said: Message) -> Json | None:
+def media(world: World, session: Session, said: Message) -> Json | None:
     """Say where the media file of a message is; None when it has none."""
     if said.media is None:
         return None
     ending = said.media.mimetype.partition("/")[2].partition(";")[0] or "bin"
-    url = f"{world.base_url}/api/files/{session}/{said.id}.{ending}"
+    url = f"{world.base_url}/api/files/{session.name}/{said.id}.{ending}"
     described: Json = {
         "url": None if said.media.error else url,
         "filename": said.media.filename,
         "mimetype": said.media.mimetype,
     }
     return described | ({"error": said.media.error} if said.media.error else {})
-
-
-def _session_of(world: World, account: Account) -> str:
-    return next((name for name, known in world.accounts.items() if known is account), "")
 
 
 def _level(said: Message) -> Json:
@@ -166,7 +172,7 @@ def _addressed(said: Message) -> Json:
     return {"to": said.chat, "participant": said.participant} if said.participant else {}
 
 
-def _noweb_message(world: World, account: Account, said: Message) -> Json:
+def _noweb_message(world: World, session: Session, said: Message) -> Json:
     return {
         "id": said.full_id,
         "timestamp": said.timestamp,
@@ -176,11 +182,11 @@ def _noweb_message(world: World, account: Account, said: Message) -> Json:
         "body": said.body,
         **_addressed(said),
         "hasMedia": said.media is not None,
-        "media": media(world, _session_of(world, account), said),
+        "media": media(world, session, said),
         **_level(said),
         "location": None,
         "vCards": None,
-        "replyTo": _reply_to(account, said),
+        "replyTo": _reply_to(session, said),
         "_data": _noweb_sent(said) if said.source == "api" else _noweb_data(said),
     }
 
@@ -215,7 +221,7 @@ def _noweb_sent(said: Message) -> Json:
     }
 
 
-def _gows_message(world: World, account: Account, said: Message) -> Json:
+def _gows_message(world: World, session: Session, said: Message) -> Json:
     return {
         "id": said.full_id,
         "timestamp": said.timestamp,
@@ -226,24 +232,24 @@ def _gows_message(world: World, account: Account, said: Message) -> Json:
         "to": said.participant,
         "participant": said.participant,
         "hasMedia": said.media is not None,
-        "media": media(world, _session_of(world, account), said),
+        "media": media(world, session, said),
         "ack": said.ack,
         "location": None,
         "vCards": None,
         "ackName": ACK_NAMES[said.ack],
-        "replyTo": _reply_to(account, said),
-        "_data": _gows_data(account, said),
+        "replyTo": _reply_to(session, said),
+        "_data": _gows_data(session, said),
     }
 
 
-def _gows_data(account: Account, said: Message) -> Json:
+def _gows_data(session: Session, said: Message) -> Json:
     hidden = said.chat.endswith("@lid")
     other = ids.jid(said.participant or said.chat)
     alternative = ids.jid(ids.phone_chat(ids.person(said.chat))) if hidden else ""
     return {
         "Info": {
             "Chat": ids.jid(said.chat),
-            "Sender": f"{account.phone}:42@s.whatsapp.net" if said.from_me else other,
+            "Sender": f"{session.linked.phone}:42@s.whatsapp.net" if said.from_me else other,
             "IsFromMe": said.from_me,
             "IsGroup": said.chat.endswith(_GROUP),
             "AddressingMode": "lid" if hidden else "",
@@ -257,8 +263,8 @@ def _gows_data(account: Account, said: Message) -> Json:
     }
 
 
-def _webjs_message(world: World, account: Account, said: Message) -> Json:
-    own = ids.phone_chat(account.phone)
+def _webjs_message(world: World, session: Session, said: Message) -> Json:
+    own = ids.phone_chat(session.linked.phone)
     body: Json = {
         "id": said.full_id,
         "timestamp": said.timestamp,
@@ -272,16 +278,16 @@ def _webjs_message(world: World, account: Account, said: Message) -> Json:
     return body | {
         "body": said.body,
         "hasMedia": said.media is not None,
-        "media": media(world, _session_of(world, account), said),
+        "media": media(world, session, said),
         **_level(said),
         "vCards": [],
-        **({"replyTo": _reply_to(account, said)} if said.reply_to else {}),
-        "_data": _webjs_data(account, said),
+        **({"replyTo": _reply_to(session, said)} if said.reply_to else {}),
+        "_data": _webjs_data(session, said),
     }
 
 
-def _webjs_data(account: Account, said: Message) -> Json:
-    own = ids.phone_chat(account.phone)
+def _webjs_data(session: Session, said: Message) -> Json:
+    own = ids.phone_chat(session.linked.phone)
     return {
         "id": {
             "fromMe": said.from_me,
@@ -298,14 +304,14 @@ def _webjs_data(account: Account, said: Message) -> Json:
     }
 
 
-def _reply_to(account: Account, said: Message) -> Json | None:
+def _reply_to(session: Session, said: Message) -> Json | None:
     if said.reply_to is None:
         return None
     bare = ids.bare_of(said.reply_to)
-    target = account.messages.get(bare)
+    target = session.linked.messages.get(bare)
     if target is None:
         return {"id": bare, "hasMedia": False}
-    author = ids.phone_chat(account.phone) if target.from_me else target.participant or target.chat
+    author = ids.phone_chat(session.linked.phone) if target.from_me else target.participant or target.chat
     return {
         "id": bare,
         "participant": author,

@@ -41,9 +41,9 @@ class Phone:
         """Delete a message for everyone. Returns the bare id of the act."""
         return await self._change("revoke", session, id, "", from_me=from_me)
 
-    async def ack(self, session: str, id: str, level: int) -> None:  # noqa: A002 (WAHA's word)
-        """Let a message reach a level."""
-        await self._post("/ack", {"session": session, "id": id, "level": level})
+    async def ack(self, session: str, id: str, level: int, reader: str | None = None) -> None:  # noqa: A002
+        """Let a message reach a level; in a group, on the phone of `reader`."""
+        await self._post("/ack", {"session": session, "id": id, "level": level, "reader": reader})
 
     async def set_acks(self, levels: list[int], phone: str | None = None) -> None:
         """Choose the levels that messages reach after they left: of one phone, or usually."""
@@ -85,6 +85,10 @@ class Phone:
         """Send a webhook that WAHA did not sign. Returns the answer's status, None when there was none."""
         status = (await self._post("/forge", {"session": session, **more}))["status"]
         return None if status is None else int(status)
+
+    async def emit(self, session: str, event: str, payload: Json) -> None:
+        """Let WAHA say anything else."""
+        await self._post("/emit", {"session": session, "event": event, "payload": payload})
 
     async def kill(self) -> int:
         """Lose what SIGKILL loses. Returns how many pending webhooks were lost."""

@@ -6,29 +6,37 @@ waits with WhatsApp until the session hears again, and then comes in a burst.
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
 from wsm.sandbox.waha import bodies, ids
 from wsm.sandbox.waha.state import (
-    Account,
+    Arrived,
     Engine,
     Media,
     Message,
     Received,
     Session,
     Signal,
+    Stored,
     World,
     now_ms,
 )
 from wsm.sandbox.waha.webhooks import Courier
 
-_DOWNLOAD_SECONDS = 2.0
-_ACK_SECONDS = 0.05
+_DOWNLOAD_SECONDS: Final = 2.0
+_ACK_SECONDS: Final = 0.05
+_IGNORED: Final = {"@g.us": "groups", "@newsletter": "channels", "status@broadcast": "status"}
+_CHANGES: Final = {
+    "message.reaction": bodies.reaction,
+    "message.edited": bodies.edited,
+    "message.revoked": bodies.revoked,
+}
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What a customer does: who writes what to which session, and how it gets there.
+    """What a customer does: who writes what, and how it gets to the session.
 
     who           phone number of the author
     group         the group that it is written in
@@ -43,7 +51,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     push_name: str = "Customer"
     group: str | None = None
-    id: str | None = None
+    id: str
     reply_to: str | None = None
     as_lid: bool = False
     twin: bool = False
@@ -60,11 +68,11 @@ class Handset:
         self._world = world
         self._courier = courier
 
-    def hear(self, name: str, said: Said) -> Message:
-        """Let a customer write to a session. Returns the message as the session will know it."""
+    def hear(self, name: str, said: Said) -> None:
+        """Let a customer write to a session."""
         author = ids.lid_chat(said.who) if said.as_lid else ids.phone_chat(said.who)
         message = Message(
-            id=said.id or ids.phone_id(),
+            id=said.id,
             chat=said.group or author,
             from_me=False,
             source="app",
@@ -77,7 +85,6 @@ class Handset:
             reply_to=said.reply_to,
         )
         self._reach(name, lambda session: self._arrive(session, message, said))
-        return message
 
     def send(
         self,
@@ -91,12 +98,12 @@ class Handset:
     ) -> Message:
         """Let an own message leave: through the API, or typed on the phone (`source` app).
 
-        A used id is not looked for: the message leaves again under it.
+        A used id is not looked for: the message leaves again under it. Raises EngineError when no account
+        is linked (any more).
         """
-        account = _account(session)
-        fresh = ids.sent_id() if source == "api" else ids.phone_id()
+        account = session.linked
         message = Message(
-            id=id or fresh,
+            id=id or (ids.sent_id() if source == "api" else ids.phone_id()),
             chat=chat,
             from_me=True,
             source=source,
@@ -107,26 +114,27 @@ class Handset:
             push_name=account.push_name,
             reply_to=reply_to,
         )
-        account.messages[message.id] = message
+        self._world.learn(Stored(session.name, message))
         self._reach(session.name, lambda now: self._leave(now, message))
         return message
 
-    def acknowledge(self, session: Session, message: Message, level: int) -> None:
-        """Let a message reach a level."""
-        event = "message.ack.group" if message.participant else "message.ack"
+    def acknowledge(self, name: str, message: Message, level: int, reader: str | None = None) -> None:
+        """Let a message reach a level; in a group `reader` is whose phone says so."""
 
-        def happen(now: Session) -> None:
+        def happen(session: Session) -> None:
             message.ack = level
-            self._courier.emit(now, event, bodies.ack(self._world, _account(now), message))
+            self._world.learn(Stored(name, message))
+            event = "message.ack.group" if message.participant else "message.ack"
+            self._courier.emit(session, event, bodies.ack(self._world, session, message, reader))
 
-        self._reach(session.name, happen)
+        self._reach(name, happen)
 
     def change(self, session: Session, event: str, target: Message, text: str, *, from_me: bool) -> Message:
         """React to, edit or revoke a message; `event` says which. The act has an id of its own."""
-        account = _account(session)
+        same_id = self._world.engine.in_browser and event == "message.edited"
         act = msgspec.structs.replace(
             target,
-            id=target.id if self._world.engine.in_browser and event == "message.edited" else ids.phone_id(),
+            id=target.id if same_id else ids.phone_id(),
             from_me=from_me,
             source="app",
             body=text,
@@ -134,88 +142,87 @@ class Handset:
             media=None,
             reply_to=None,
         )
-        say = {
-            "message.reaction": bodies.reaction,
-            "message.edited": bodies.edited,
-            "message.revoked": bodies.revoked,
-        }[event]
+        payload = _CHANGES[event](self._world, session, act, target)
         if event == "message.edited":
-            target.body = text
-        payload = say(self._world, account, act, target)
+            self._world.learn(Stored(session.name, msgspec.structs.replace(target, body=text)))
         self._reach(session.name, lambda now: self._courier.emit(now, event, payload))
         return act
 
     def signal(self, session: Session, chat: str, kind: str) -> None:
         """Let a customer see that the session read, types or stopped typing."""
-        self._world.phone(ids.person(chat)).signals.append(Signal(session.name, kind, now_ms()))
+        self._world.phone(ids.owner(chat)).signals.append(Signal(session.name, kind, now_ms()))
 
     def catch_up(self, session: Session) -> None:
         """Let everything arrive that WhatsApp held while the session did not hear."""
-        account = _account(session)
+        account = session.linked
         held, account.held = account.held, []
         for happen in held:
             happen()
 
     def _reach(self, name: str, happen: Callable[[Session], None]) -> None:
-        """Do it now if WhatsApp reaches the session, or when it does again."""
+        """Do it now if WhatsApp reaches the session, or when it does again; never for who logged out."""
         session = self._world.sessions.get(name)
         if session and session.reachable:
             happen(session)
-        else:
-            self._world.accounts[name].held.append(lambda: self._reach(name, happen))
+        elif account := self._world.accounts.get(name):
+            account.held.append(lambda: self._reach(name, happen))
 
     def _arrive(self, session: Session, message: Message, said: Said) -> None:
-        _account(session).messages.setdefault(message.id, message)
+        if message.id not in session.linked.messages:
+            self._world.learn(Stored(session.name, message))
         if said.media is None:
             self._tell(session, message, said)
         else:
-            self._world.chores.spawn(self._tell_late(session, message, said))
+            self._world.chores.spawn(self._tell_late(session.name, message, said))
 
-    async def _tell_late(self, session: Session, message: Message, said: Said) -> None:
+    async def _tell_late(self, name: str, message: Message, said: Said) -> None:
         """Tell of a media message once its file is there."""
         usual = _DOWNLOAD_SECONDS * self._world.tempo.waits
         await asyncio.sleep(usual if said.late_seconds is None else said.late_seconds)
-        self._tell(session, message, said)
+        self._reach(name, lambda session: self._tell(session, message, said))
 
     def _tell(self, session: Session, message: Message, said: Said) -> None:
+        if _ignored(session, message.chat):
+            return
         forms = [message]
         if said.twin:
             other = ids.phone_chat(said.who) if said.as_lid else ids.lid_chat(said.who)
-            changed = {"participant": other} if said.group else {"chat": other}
+            changed: dict[str, Any] = {"participant": other} if said.group else {"chat": other}
             forms.append(msgspec.structs.replace(message, **changed))
         for form in forms:
-            payload = bodies.message(self._world, _account(session), form)
+            payload = bodies.message(self._world, session, form)
             self._courier.emit_all(session, ["message", "message.any"], payload, copies=said.copies)
 
     def _leave(self, session: Session, message: Message) -> None:
-        account = _account(session)
-        who = ids.person(message.chat)
-        self._courier.emit(session, "message.any", bodies.message(self._world, account, message))
-        self._world.phone(who).inbox.append(
-            Received(
-                session=session.name,
-                chat=message.chat,
-                id=message.id,
-                text=message.body,
-                source=message.source,
-                at_ms=now_ms(),
-                reply_to=message.reply_to,
-            )
+        who = ids.owner(message.chat)
+        received = Received(
+            session=session.name,
+            chat=message.chat,
+            id=message.id,
+            text=message.body,
+            source=message.source,
+            at_ms=now_ms(),
+            reply_to=message.reply_to,
         )
-        self._world.chores.spawn(self._answer_with_acks(session, message, who))
+        self._world.learn(Arrived(who, received))
+        if not _ignored(session, message.chat):
+            self._courier.emit(session, "message.any", bodies.message(self._world, session, message))
+        self._world.chores.spawn(self._answer_with_acks(session.name, message, who))
+        own = session.linked.phone
         for name, known in self._world.accounts.items():
             if known.phone == who:
-                self.hear(name, Said(who=account.phone, text=message.body, id=message.id))
+                self.hear(name, Said(who=own, text=message.body, id=message.id))
 
-    async def _answer_with_acks(self, session: Session, message: Message, who: str) -> None:
+    async def _answer_with_acks(self, name: str, message: Message, who: str) -> None:
         own = self._world.phone(who).acks
         for level in self._world.acks if own is None else own:
             await self._world.pause(_ACK_SECONDS)
-            self.acknowledge(session, message, level)
+            self.acknowledge(name, message, level)
 
 
-def _account(session: Session) -> Account:
-    """Return the account of a session that is or was connected."""
-    if session.account is None:
-        raise LookupError(f"{session.name} is not linked")
-    return session.account
+def _ignored(session: Session, chat: str) -> bool:
+    """Whether `config.ignore` filters a chat out; sending is not affected."""
+    for ending, setting in _IGNORED.items():
+        if chat.endswith(ending):
+            return bool(session.setting("ignore", setting))
+    return chat.endswith("@broadcast") and bool(session.setting("ignore", "broadcast"))

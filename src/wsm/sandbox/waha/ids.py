@@ -72,6 +72,14 @@ def person(text: str) -> str:
     raise BadInput("phone", f"{text!r} is neither a phone number nor a chat id")
 
 
+def owner(chat: str) -> str:
+    """Return whose chat it is, as `person` does; what is no chat id is its own owner."""
+    try:
+        return person(chat)
+    except BadInput:
+        return chat
+
+
 def phone_chat(who: str) -> str:
     """Return the chat id of a person by phone number; other chats stay what they are."""
     return f"{who}@c.us" if who.isdigit() else who

@@ -12,7 +12,7 @@ restart, logout          STOPPED, STARTING, …
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ from wsm.sandbox.waha.state import (
     Account,
     Engine,
     EngineError,
+    Forgotten,
+    Linked,
+    Removed,
     Session,
     Status,
     StatusPoint,
@@ -73,9 +76,7 @@ class Lifecycle:
         return session
 
     def start(self, session: Session) -> None:
-        """Start it: STARTING now, the rest in the background. A running one is left as it is."""
-        if session.running:
-            return
+        """Start it: STARTING now, the rest in the background."""
         session.statuses = []
         session.account = None
         session.muted = False
@@ -94,15 +95,15 @@ class Lifecycle:
 
     async def unpair(self, session: Session) -> None:
         """Forget the credentials, and with them the device's messages."""
-        if self._world.accounts.pop(session.name, None):
+        if session.name in self._world.accounts:
+            self._world.learn(Forgotten(session.name))
             await self._world.pause(_UNPAIR_SECONDS)
         session.account = None
 
     def scan(self, session: Session, phone: str | None = None, push_name: str = "Loja") -> None:
-        """Scan its QR code with a phone. Only a session that shows one can be scanned."""
-        number = phone or usual_phone(session.name)
-        self._world.accounts[session.name] = Account(phone=number, push_name=push_name)
-        session.scanned.set()
+        """Scan the QR code that it shows, with this phone or its usual one."""
+        self._world.learn(Linked(session.name, phone or usual_phone(session.name), push_name))
+        self._live(session, self._log_in(session))
 
     def drop(self, session: Session, away_seconds: float) -> None:
         """Let its connection to WhatsApp drop, for at least so long."""
@@ -114,8 +115,7 @@ class Lifecycle:
         if session.life:
             session.life.cancel()
         session.connected = False
-        if session.account:
-            session.account.linked = False
+        self._world.learn(Removed(session.name))
         self._enter(session, Status.FAILED)
 
     def unmute(self, session: Session) -> None:
@@ -124,10 +124,11 @@ class Lifecycle:
         if session.connected:
             self._handset.catch_up(session)
 
-    def _live(self, session: Session, life: Any) -> None:
-        if session.life:
-            session.life.cancel()
-        session.life = self._world.chores.spawn(life)
+    def _live(self, session: Session, life: Coroutine[Any, Any, None]) -> None:
+        """Let this happen to it, and nothing else any more."""
+        before, session.life = session.life, self._world.chores.spawn(life)
+        if before and before is not asyncio.current_task():
+            before.cancel()
 
     def _enter(self, session: Session, status: Status) -> None:
         session.status = status
@@ -143,29 +144,26 @@ class Lifecycle:
     async def _connect(self, session: Session) -> None:
         await self._world.pause(_CONNECT_SECONDS)
         account = self._world.accounts.get(session.name)
-        if account is None:
-            session.scanned.clear()
-            session.life = self._world.chores.spawn(self._show_codes(session), counts=False)
+        if account is None and self._world.auto_scan:
+            self._show_code(session)
+            self.scan(session)
+        elif account is None:
+            session.life = self._world.chores.spawn(self._wait_for_scan(session), counts=False)
         elif account.linked:
             self._work(session, account)
         else:
             session.account = account
             self._enter(session, Status.FAILED)
 
-    async def _show_codes(self, session: Session) -> None:
-        """Show QR codes until one is scanned or all were shown."""
+    def _show_code(self, session: Session) -> None:
+        session.qr = f"2@{secrets.token_urlsafe(96)}"
+        self._enter(session, Status.SCAN_QR_CODE)
+
+    async def _wait_for_scan(self, session: Session) -> None:
+        """Show one code after the other until one is scanned, which cancels this, or all were shown."""
         for _ in range(_QR_CODES):
-            session.qr = f"2@{secrets.token_urlsafe(96)}"
-            self._enter(session, Status.SCAN_QR_CODE)
-            if self._world.auto_scan:
-                self.scan(session)
-            try:
-                async with asyncio.timeout(_QR_SECONDS * self._world.tempo.waits):
-                    await session.scanned.wait()
-            except TimeoutError:
-                continue
-            session.life = self._world.chores.spawn(self._log_in(session))
-            return
+            self._show_code(session)
+            await self._world.pause(_QR_SECONDS)
         await self._fail(session)
 
     async def _log_in(self, session: Session) -> None:

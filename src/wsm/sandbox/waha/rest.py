@@ -5,6 +5,7 @@ request with everything that stood in it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,6 +24,7 @@ _STATUS_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _PRESENCES_OF_CHAT: Final = {"typing": "typing", "recording": "recording", "paused": "paused"}
 _PRESENCES: Final = {"online", "offline"}
+_NEW_MESSAGE_ID_SINCE: Final = (2026, 4, 3)
 _NAMES: Final = {400: "Bad Request", 404: "Not Found", 422: "Unprocessable Entity", 501: "Not Implemented"}
 _NO_STORE: Final = (
     'Enable NOWEB store "config.noweb.store.enabled=True" and "config.noweb.store.full_sync=True" '
@@ -105,7 +107,9 @@ class Rest:
         worker = {"id": self._world.worker_id}
         return asgi.json({"startTimestamp": started, "uptime": now_ms() - started, "worker": worker})
 
-    async def _new_message_id(self, _request: Request, name: str) -> Answer:
+    async def _new_message_id(self, request: Request, name: str) -> Answer:
+        if not self._world.since(*_NEW_MESSAGE_ID_SINCE):
+            raise refused(404, f"Cannot GET {request.path}")
         await self.working(name)
         if self._world.engine.in_browser:
             raise refused(501, "The method is not implemented by the engine.")
@@ -114,32 +118,31 @@ class Rest:
     async def _send_text(self, request: Request) -> Answer:
         body = body_of(request)
         session = await self.working(_session_of(body))
-        chat = body.get("chatId")
-        if not isinstance(chat, str):
-            raise EngineError("Cannot read properties of undefined (reading 'endsWith')")
-        if not isinstance(body.get("text"), str):
-            raise EngineError("Cannot read properties of undefined (reading 'matchAll')")
-        chat = ids.chat_id(chat)
-        fault = self._world.faults.take(session.name, _who(chat))
-        sending = self._world.chores.spawn(self._send(session, chat, body, fault))
-        return await sending
-
-    async def _send(self, session: Session, chat: str, body: bodies.Json, fault: Fault | None) -> Answer:
-        """Send, or do what a fault says. It runs on when the caller has gone."""
+        chat = ids.chat_id(_text(body, "chatId", "endsWith"))
+        text = _text(body, "text", "matchAll")
 
         def leave() -> Answer:
             own = None if self._world.engine.in_browser else body.get("id")
-            said = self._handset.send(session, chat, body["text"], id=own, reply_to=body.get("reply_to"))
-            assert session.account is not None  # it works
-            return asgi.json(bodies.sent(self._world, session.account, said), 201)
+            said = self._handset.send(session, chat, text, id=own, reply_to=body.get("reply_to"))
+            return asgi.json(bodies.sent(self._world, session, said), 201)
 
-        return await _gone_wrong(self._world, fault, leave) if fault else leave()
+        fault = self._world.faults.take(session.name, ids.owner(chat))
+        sending = self._world.chores.spawn(self._send(request, fault, leave))
+        await asyncio.wait({sending})
+        return Answer(cut=True) if sending.cancelled() else sending.result()
+
+    async def _send(self, request: Request, fault: Fault | None, leave: Callable[[], Answer]) -> Answer:
+        """Send, or do what a fault says. It runs on when the caller has gone, and dies only with WAHA."""
+        try:
+            return await _gone_wrong(self._world, fault, leave) if fault else leave()
+        except EngineError as exc:
+            return failure(self._world, request, exc)
 
     def _signal(self, kind: str) -> Callable[[Request], Awaitable[Answer]]:
         async def answer(request: Request) -> Answer:
             body = body_of(request)
             session = await self.working(_session_of(body))
-            chat = _text(body, "chatId")
+            chat = _text(body, "chatId", "endsWith")
             self._handset.signal(session, ids.chat_id(chat), kind)
             return asgi.json({} if kind == "seen" else {"result": True}, 201)
 
@@ -163,28 +166,35 @@ class Rest:
         session = await self.working(name)
         self._needs_store(session)
         query = request.query
-        found = [said for said in _stored(session) if self._in_chat(said, chat) and _passes(said, query)]
-        found.sort(key=lambda said: said.timestamp, reverse=query.get("sortOrder", "desc") == "desc")
+        found = [
+            said for said in _stored(session) if self._in_chat(said, chat, query) and _passes(said, query)
+        ]
+        if query.get("sortOrder", "desc") == "desc":
+            found.reverse()
         start = _number(query, "offset", 0)
         page = found[start : start + _number(query, "limit", 10)]
-        assert session.account is not None  # it works
-        return asgi.json([bodies.message(self._world, session.account, said) for said in page])
+        return asgi.json([self._shown(session, said, query) for said in page])
 
-    async def _message(self, _request: Request, name: str, chat: str, message: str) -> Answer:
+    async def _message(self, request: Request, name: str, chat: str, message: str) -> Answer:
         session = await self.working(name)
         self._needs_store(session)
-        assert session.account is not None  # it works
-        said = session.account.messages.get(ids.bare_of(message))
+        said = session.linked.messages.get(ids.bare_of(message))
         full_id_needed = self._world.engine.in_browser and "_" not in message
-        if said is None or full_id_needed or not self._in_chat(said, chat):
+        if said is None or full_id_needed or not self._in_chat(said, chat, request.query):
             raise refused(404, "Message not found")
-        return asgi.json(bodies.message(self._world, session.account, said))
+        return asgi.json(self._shown(session, said, request.query))
 
-    def _in_chat(self, said: Message, chat: str) -> bool:
-        """Whether a message is in a chat, phone and hidden id being one; `all` is not known to browsers."""
+    def _shown(self, session: Session, said: Message, query: dict[str, str]) -> bodies.Json:
+        body = bodies.message(self._world, session, said)
+        return body | {"media": None} if query.get("downloadMedia") == "false" else body
+
+    def _in_chat(self, said: Message, chat: str, query: dict[str, str]) -> bool:
+        """Whether a message is in a chat; phone and hidden id are one, unless `merge` is switched off."""
         if chat == "all":
             return not self._world.engine.in_browser
-        return _who(said.chat) == _who(chat)
+        if query.get("merge") == "false":
+            return said.chat == ids.chat_id(chat)
+        return ids.owner(said.chat) == ids.owner(chat)
 
     def _needs_store(self, session: Session) -> None:
         if self._world.engine is Engine.NOWEB and not session.setting("noweb", "store", "enabled"):
@@ -208,18 +218,18 @@ class Rest:
 
     async def _phone_of_lid(self, _request: Request, name: str, lid: str) -> Answer:
         full = lid if "@" in lid else f"{lid}@lid"
-        known = _who(full) in await self._known(name)
-        return asgi.json({"lid": full, "pn": ids.phone_chat(_who(full)) if known else None})
+        known = ids.owner(full) in await self._known(name)
+        return asgi.json({"lid": full, "pn": ids.phone_chat(ids.owner(full)) if known else None})
 
     async def _lid_of_phone(self, _request: Request, name: str, phone: str) -> Answer:
-        known = _who(phone) in await self._known(name)
-        return asgi.json({"lid": ids.lid_chat(_who(phone)) if known else None, "pn": ids.chat_id(phone)})
+        known = ids.owner(phone) in await self._known(name)
+        return asgi.json({"lid": ids.lid_chat(ids.owner(phone)) if known else None, "pn": ids.chat_id(phone)})
 
     async def _known(self, name: str) -> list[str]:
         """Return the people whose phone and hidden id the session knows: those that it has messages of."""
         session = await self.working(name)
         self._needs_store(session)
-        people = (_who(said.participant or said.chat) for said in _stored(session))
+        people = (ids.owner(said.participant or said.chat) for said in _stored(session))
         return list(dict.fromkeys(who for who in people if who.isdigit()))
 
     async def _file(self, _request: Request, name: str, file: str) -> Answer:
@@ -247,7 +257,7 @@ async def _gone_wrong(world: World, fault: Fault, leave: Callable[[], Answer]) -
             leave()
             raise EngineError("2 UNKNOWN: info query timed out")
         case Wrong.FAIL_THEN_SEND:
-            world.chores.spawn(_later(fault.seconds, leave))
+            world.chores.spawn(_in_vain(_later(fault.seconds, leave)))
             raise EngineError("Maximum execution time is exceeded")
         case Wrong.HANG:
             return await _later(fault.seconds, leave)
@@ -265,6 +275,12 @@ async def _gone_wrong(world: World, fault: Fault, leave: Callable[[], Answer]) -
 async def _later(seconds: float, leave: Callable[[], Answer]) -> Answer:
     await asyncio.sleep(seconds)
     return leave()
+
+
+async def _in_vain(sending: Awaitable[Answer]) -> None:
+    """Do it, though nobody is told how it went."""
+    with contextlib.suppress(EngineError):
+        await sending
 
 
 def refused(status: int, message: str | list[str]) -> asgi.Refused:
@@ -328,18 +344,11 @@ def _session_of(values: dict[str, Any]) -> str:
     return name
 
 
-def _text(body: bodies.Json, key: str) -> str:
+def _text(body: bodies.Json, key: str, stumbled: str) -> str:
+    """Return a text, which WAHA does not validate: a missing one is a stumble further down."""
     if not isinstance(body.get(key), str):
-        raise EngineError("Cannot read properties of undefined (reading 'endsWith')")
+        raise EngineError(f"Cannot read properties of undefined (reading '{stumbled}')")
     return str(body[key])
-
-
-def _who(chat: str) -> str:
-    """Return whose chat it is; what is no chat id is nobody's."""
-    try:
-        return ids.person(chat)
-    except BadInput:
-        return chat
 
 
 def _pair(who: str) -> bodies.Json:
@@ -347,7 +356,8 @@ def _pair(who: str) -> bodies.Json:
 
 
 def _stored(session: Session) -> list[Message]:
-    return list(session.account.messages.values()) if session.account else []
+    """Return the messages, oldest first."""
+    return sorted(session.linked.messages.values(), key=lambda said: said.timestamp)
 
 
 def _passes(said: Message, query: dict[str, str]) -> bool:

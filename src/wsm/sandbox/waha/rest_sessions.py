@@ -16,6 +16,18 @@ from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest, body_of, refused
 from wsm.sandbox.waha.state import Session, Status, World
 
+_START_IS_IDEMPOTENT_SINCE: Final = (2026, 7)
+_KNOWN_TO_WAHA: Final[dict[str, Any]] = {
+    "metadata": None,
+    "proxy": {"server": None, "username": None, "password": None},
+    "debug": None,
+    "ignore": None,
+    "client": None,
+    "noweb": None,
+    "gows": None,
+    "webjs": None,
+    "webhooks": {"url": None, "events": None, "hmac": None, "retries": None, "customHeaders": None},
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,54}\Z")
 
 
@@ -90,7 +102,10 @@ class SessionsRest:
     async def _start(self, _request: Request, name: str) -> Answer:
         async with self._lifecycle.alone(name):
             session = self._known(name)
-            self._lifecycle.start(session)
+            if not session.running:
+                self._lifecycle.start(session)
+            elif not self._world.since(*_START_IS_IDEMPOTENT_SINCE):
+                raise refused(422, f"Session '{name}' is already started.")
         return self._info(session, 201)
 
     async def _stop(self, _request: Request, name: str) -> Answer:
@@ -138,10 +153,19 @@ class SessionsRest:
 
 
 def _config(body: bodies.Json) -> dict[str, Any] | None:
+    """Return the configuration that is kept: what WAHA does not know vanishes without a word."""
     config = body.get("config")
     if reason := webhooks.check(config):
         raise refused(400, [reason])
-    return config
+    return None if config is None else _whitelisted(config, _KNOWN_TO_WAHA)
+
+
+def _whitelisted(value: Any, known: dict[str, Any] | None) -> Any:
+    if isinstance(value, list):
+        return [_whitelisted(item, known) for item in value]
+    if known is None or not isinstance(value, dict):
+        return value
+    return {key: _whitelisted(item, known[key]) for key, item in value.items() if key in known}
 
 
 def _png(text: str) -> bytes:

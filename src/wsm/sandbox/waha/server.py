@@ -7,6 +7,7 @@ behind it lives on.
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi, rest, steering
 from wsm.sandbox.waha.asgi import Answer, Request, Routes
 from wsm.sandbox.waha.handset import Handset
+from wsm.sandbox.waha.journal import Journal, recall
 from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest
 from wsm.sandbox.waha.rest_sessions import SessionsRest
@@ -39,6 +41,8 @@ class WahaSandbox:
     tempo            how much faster than WAHA it waits and retries
     auto_scan        every QR code is scanned as soon as it is shown; otherwise `/sandbox/…/scan` does it
     global_webhooks  as `config.webhooks[]`, for all sessions and invisible in them
+    version          what it says it is; some calls and keys are newer than 2026.2.1
+    state_file       where credentials, messages and inboxes outlive the process; without one they do not
 
     Use it as an async context manager, or `start` and `stop` it; one that was stopped can be started again on
     its old port, with its accounts and phones and without its sessions, like a WAHA whose volume is there.
@@ -55,6 +59,7 @@ class WahaSandbox:
         auto_scan: bool = True,
         global_webhooks: Iterable[dict[str, Any]] = (),
         version: str = DEFAULT_VERSION,
+        state_file: Path | None = None,
     ) -> None:
         self.world = World(
             engine=Engine(engine),
@@ -63,8 +68,19 @@ class WahaSandbox:
             tempo=tempo or Tempo(),
             auto_scan=auto_scan,
         )
+        self.courier = Courier(self.world, global_webhooks)
+        handset = Handset(self.world, self.courier)
+        self.lifecycle = Lifecycle(self.world, self.courier, handset)
+        api = Rest(self.world, handset)
+        sessions = SessionsRest(self.world, self.lifecycle, api)
+        control = Steering(self.world, self.courier, handset, self.lifecycle, self)
+        self._routes = Routes([*control.routes, *sessions.routes, *api.routes])
         self._listener = Listener(self._answer_http, host, port)
-        self._global_webhooks = tuple(global_webhooks)
+        self._reopening: asyncio.Task[None] | None = None
+        self._journal: Journal | None = None
+        self._state_file = state_file
+        if state_file:
+            recall(state_file, self.world)
 
     @property
     def base_url(self) -> str:
@@ -78,23 +94,24 @@ class WahaSandbox:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
-        world = self.world
-        self.courier = Courier(world, self._global_webhooks)
-        handset = Handset(world, self.courier)
-        self.lifecycle = Lifecycle(world, self.courier, handset)
-        api = Rest(world, handset)
-        sessions = SessionsRest(world, self.lifecycle, api)
-        control = Steering(world, self.courier, handset, self.lifecycle, self)
-        self._routes = Routes([*control.routes, *sessions.routes, *api.routes])
-        world.base_url = await self._listener.open()
+        self.world.started_at_ms = now_ms()
+        self.world.base_url = await self._listener.open()
+        self.courier.open()
+        if self._state_file:
+            self._journal = Journal(self._state_file)
+            self.world.journal = self._journal.write
 
     async def stop(self) -> None:
-        """Stop listening, and drop what is pending. Raises what a chore raised, for that is a bug here."""
+        """Stop listening, and drop what is pending. Raises what failed in the background: a bug here."""
+        if self._reopening:
+            self._reopening.cancel()
         await self._listener.close()
         await self.kill()
         await self.courier.aclose()
-        if failures := self.world.chores.failures:
-            self.world.chores.failures = []
+        if self._journal:
+            self._journal.close()
+        failures, self.world.chores.failures = self.world.chores.failures, []
+        if failures:
             raise BaseExceptionGroup("work in the background failed", failures)
 
     async def kill(self) -> None:
@@ -222,6 +239,7 @@ async def serve(
     tempo: Tempo | None = None,
     auto_scan: bool = True,
     global_webhooks: Iterable[dict[str, Any]] = (),
+    state_file: Path | None = None,
     stopping: asyncio.Event | None = None,
 ) -> None:
     """Run a sandbox until `stopping` is set or the task is cancelled. Raises OSError if the port is taken."""
@@ -233,6 +251,7 @@ async def serve(
         tempo=tempo,
         auto_scan=auto_scan,
         global_webhooks=global_webhooks,
+        state_file=state_file,
     )
     async with sandbox:
         await (stopping or asyncio.Event()).wait()

@@ -8,16 +8,15 @@ what they received, they keep, and an id that was sent twice is there twice.
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from wsm.sandbox.waha import ids
+from wsm.sandbox.waha.chores import Chores
 from wsm.sandbox.waha.faults import Faults
-
-T = TypeVar("T")
 
 
 class EngineError(Exception):
@@ -161,7 +160,6 @@ class Session:
         self.connected = False
         self.muted = False
         self.qr = ""
-        self.scanned = asyncio.Event()
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None
 
@@ -175,6 +173,13 @@ class Session:
         """Whether WhatsApp reaches it now."""
         return self.connected and not self.muted
 
+    @property
+    def linked(self) -> Account:
+        """The linked account. Raises EngineError before login, as an engine does when asked for anything."""
+        if self.account is None:
+            raise EngineError("Connection Closed")
+        return self.account
+
     def setting(self, *path: str) -> Any:
         """Return a value of the configuration, or None when any part of the path is missing."""
         value: Any = self.config
@@ -183,59 +188,78 @@ class Session:
         return value
 
 
-class Chores:
-    """Background work, of which some counts as unfinished business.
+class Linked(msgspec.Struct, frozen=True, tag=True):
+    """A phone was linked to a session: WAHA stores credentials."""
 
-    A chore that raises is a bug of the sandbox: it is kept in `failures`, and closing raises it.
-    """
+    session: str
+    phone: str
+    push_name: str
 
-    def __init__(self) -> None:
-        self._all: set[asyncio.Task[Any]] = set()
-        self._counted: set[asyncio.Task[Any]] = set()
-        self.failures: list[BaseException] = []
+    def become(self, world: "World") -> None:
+        """Begin an account without messages."""
+        world.accounts[self.session] = Account(phone=self.phone, push_name=self.push_name)
 
-    @property
-    def unfinished(self) -> int:
-        """How much counted work there is."""
-        return len(self._counted)
 
-    def spawn(self, work: Coroutine[Any, Any, T], *, counts: bool = True) -> asyncio.Task[T]:
-        """Start it in the background."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._all.add(task)
-        if counts:
-            self._counted.add(task)
-        task.add_done_callback(self._done)
-        return task
+class Removed(msgspec.Struct, frozen=True, tag=True):
+    """The device was removed on the phone: the stored credentials are worth nothing."""
 
-    async def idle(self, timeout_seconds: float) -> bool:
-        """Wait until no counted work is left; False when the time is over."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while self._counted:
-                    await asyncio.wait(self._counted)
-        except TimeoutError:
-            return False
-        return True
+    session: str
 
-    async def cancel(self) -> None:
-        """Drop everything where it stands, as SIGKILL does."""
-        tasks = list(self._all)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def become(self, world: "World") -> None:
+        """Mark the account."""
+        world.accounts[self.session].linked = False
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._all.discard(task)
-        self._counted.discard(task)
-        if not task.cancelled() and (failure := task.exception()):
-            self.failures.append(failure)
+
+class Forgotten(msgspec.Struct, frozen=True, tag=True):
+    """WAHA wiped the credentials, and with them the device's messages."""
+
+    session: str
+
+    def become(self, world: "World") -> None:
+        """Drop the account."""
+        del world.accounts[self.session]
+
+
+class Stored(msgspec.Struct, frozen=True, tag=True):
+    """A device has a message, new or changed."""
+
+    session: str
+    message: Message
+
+    def become(self, world: "World") -> None:
+        """Keep it under its bare id."""
+        world.accounts[self.session].messages[self.message.id] = self.message
+
+
+class Arrived(msgspec.Struct, frozen=True, tag=True):
+    """A customer received a message."""
+
+    phone: str
+    received: Received
+
+    def become(self, world: "World") -> None:
+        """Put it into the inbox, once more."""
+        world.phone(self.phone).inbox.append(self.received)
+
+
+Fact = Linked | Removed | Forgotten | Stored | Arrived
 
 
 class World:
-    """Everything there is. `base_url` is known once the listener is open."""
+    """Everything there is. `base_url` is known once the listener is open.
 
-    def __init__(self, *, engine: Engine, version: str, api_key: str, tempo: Tempo, auto_scan: bool) -> None:
+    journal  is told of all that stands outside of WAHA's memory, before it is said to anybody
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        version: str,
+        api_key: str,
+        tempo: Tempo,
+        auto_scan: bool,
+    ) -> None:
         self.engine = engine
         self.version = version
         self.api_key = api_key
@@ -250,10 +274,20 @@ class World:
         self.acks: tuple[int, ...] = (1, 2)
         self.faults = Faults()
         self.chores = Chores()
+        self.journal: Callable[[Fact], None] = lambda _fact: None
+
+    def since(self, *version: int) -> bool:
+        """Whether this WAHA is of that version or newer."""
+        return tuple(int(part) for part in self.version.split(".")) >= version
 
     def phone(self, who: str) -> CustomerPhone:
         """Return a customer's phone; every number has one."""
         return self.phones.setdefault(who, CustomerPhone())
+
+    def learn(self, fact: Fact) -> None:
+        """Let something become true outside of WAHA's memory, and write it down."""
+        self.journal(fact)
+        fact.become(self)
 
     async def pause(self, seconds: float) -> None:
         """Wait as long as WAHA would, at this sandbox's tempo."""

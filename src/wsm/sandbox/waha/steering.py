@@ -16,6 +16,7 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
     GET, POST, DELETE /sandbox/faults       the next sends go wrong                       faults.Fault
     POST /sandbox/refuse                    connections are refused for a time            Refuse
     POST /sandbox/forge                     a webhook that WAHA did not sign              Forge
+    POST /sandbox/emit                      any event with any payload                    Emit
     POST /sandbox/wait-idle                 until nothing is pending                      WaitIdle
     POST /sandbox/kill                      as SIGKILL: sessions and retries are gone
 """
@@ -34,7 +35,7 @@ from wsm.sandbox.waha.faults import Fault
 from wsm.sandbox.waha.handset import Handset, Said
 from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.state import Media, Message, Session, Status, World, now_ms
-from wsm.sandbox.waha.webhooks import Courier
+from wsm.sandbox.waha.webhooks import EVENTS, Courier
 from wsm.wire.signature import sign
 
 _EVENTS: Final = {"react": "message.reaction", "edit": "message.edited", "revoke": "message.revoked"}
@@ -84,6 +85,7 @@ class Steering:
             Route("DELETE /sandbox/faults", self._clear_faults),
             Route("POST /sandbox/refuse", asks.reading(asks.Refuse, self._refuse)),
             Route("POST /sandbox/forge", asks.reading(asks.Forge, self._forge)),
+            Route("POST /sandbox/emit", asks.reading(asks.Emit, self._emit)),
             Route("POST /sandbox/wait-idle", asks.reading(asks.WaitIdle, self._wait_idle)),
             Route("POST /sandbox/kill", asks.reading(asks.Nothing, self._kill)),
         )
@@ -126,7 +128,8 @@ class Steering:
         return asgi.json(self._world.phone(ids.person(phone)))
 
     async def _say(self, asked: asks.Say) -> Answer:
-        self._known(asked.session)
+        if asked.session not in self._world.accounts:
+            raise BadInput("session", f"{asked.session!r} is linked to no phone (yet)")
         if asked.duplicates not in _COPIES:
             raise BadInput("duplicates", "1 to 1000")
         if asked.group is not None and not asked.group.endswith(("@g.us", "@broadcast", "@newsletter")):
@@ -173,7 +176,8 @@ class Steering:
 
     async def _ack(self, asked: asks.Ack) -> Answer:
         session, target = self._stored(asked.session, asked.id)
-        self._handset.acknowledge(session, target, _level("level", asked.level))
+        reader = ids.phone_chat(_number(asked.reader)) if asked.reader else None
+        self._handset.acknowledge(session.name, target, _level("level", asked.level), reader)
         return asgi.json({"id": target.id, "level": asked.level}, 201)
 
     async def _acks(self, asked: asks.Acks) -> Answer:
@@ -243,9 +247,7 @@ class Steering:
         return asgi.json({"status": answer.status_code, "body": answer.text})
 
     def _forged(self, session: Session, text: str) -> bytes:
-        account = session.account or next(iter(self._world.accounts.values()), None)
-        if account is None:
-            raise BadInput("session", "is linked to no phone, so that nothing can be forged; give a body")
+        self._linked(session.name)
         said = Message(
             id=ids.phone_id(),
             chat="5511900000000@c.us",
@@ -255,9 +257,15 @@ class Steering:
             timestamp=now_ms() // 1000,
             ack=2,
         )
-        payload = bodies.message(self._world, account, said)
+        payload = bodies.message(self._world, session, said)
         wrapped = bodies.envelope(self._world, session, "message.any", payload, event_id=ids.event_id())
         return asgi.encode(wrapped)
+
+    async def _emit(self, asked: asks.Emit) -> Answer:
+        if asked.event not in EVENTS:
+            raise BadInput("event", f"WAHA has none that is named {asked.event!r}")
+        self._courier.emit(self._known(asked.session), asked.event, asked.payload)
+        return asgi.json({"event": asked.event}, 201)
 
     async def _wait_idle(self, asked: asks.WaitIdle) -> Answer:
         idle = await self._world.chores.idle(asked.timeout_seconds)

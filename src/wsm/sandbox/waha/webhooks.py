@@ -114,8 +114,18 @@ class Courier:
     def __init__(self, world: World, global_webhooks: Iterable[dict[str, Any]] = ()) -> None:
         self._world = world
         self._global = tuple(msgspec.convert(value, Webhook) for value in global_webhooks)
-        self._client = _client(world.version)
+        self._client: httpx.AsyncClient | None = None
         self.log: deque[Delivery] = deque(maxlen=_KEPT_DELIVERIES)
+
+    def open(self) -> None:
+        """Be ready to post."""
+        self._client = _client(self._world.version)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._client:
+            await self._client.aclose()
+        self._client = None
 
     @property
     def pending(self) -> int:
@@ -148,7 +158,7 @@ class Courier:
         headers = [("Content-Type", "application/json"), ("X-Webhook-Request-Id", ids.request_id())]
         signed = [(b"X-Webhook-Hmac", signature) for signature in signatures]
         raw = [(name.encode(), value.encode()) for name, value in headers]
-        return await self._client.post(webhook.url, content=body, headers=raw + signed)
+        return await self._post(webhook.url, body, raw + signed)
 
     def lose(self) -> None:
         """Mark what is pending as lost, after its chores were cancelled."""
@@ -156,9 +166,11 @@ class Courier:
             if delivery.state is State.PENDING:
                 delivery.state = State.LOST
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._client.aclose()
+    async def _post(
+        self, url: str, body: bytes, headers: Sequence[tuple[str, str]] | Sequence[tuple[bytes, bytes]]
+    ) -> httpx.Response:
+        assert self._client is not None  # who emits is running
+        return await self._client.post(url, content=body, headers=headers)
 
     def _send(self, webhook: Webhook, body: bodies.Json, copies: int) -> None:
         encoded = asgi.encode(body)
@@ -184,7 +196,7 @@ class Courier:
         for attempt in range(1, retries.attempts + 2):
             at_least = 0.0
             try:
-                response = await self._client.post(webhook.url, content=body, headers=headers)
+                response = await self._post(webhook.url, body, headers)
             except (httpx.HTTPError, httpx.InvalidURL) as exc:
                 delivery.answers.append(type(exc).__name__)
             else:
