@@ -48,9 +48,10 @@ from wsm.sandbox.supervisor import Child, Supervisor
 async def main():
     child = Child(name="held", command=(sys.executable, "-c", sys.argv[2]), environ={})
     async with Supervisor([child], logs=Path(sys.argv[1])) as supervisor:
+        serving = asyncio.create_task(supervisor.run())
         await supervisor.ready()
         print(supervisor.pid("held"), flush=True)
-        sys.exit(await supervisor.run())
+        sys.exit(await serving)
 asyncio.run(main())
 """
 

@@ -106,13 +106,16 @@ class Supervisor:
     async def ready(self, *names: str, timeout_seconds: float = 30.0) -> None:
         """Wait until the named children (all, if none is named) can work.
 
-        Raises Unavailable with the end of the child's log when the time runs out.
+        Raises Unavailable with the end of the child's log when the time runs out, and when the children are
+        being ended.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
                 for name in names or self._children:
-                    while not await self._is_ready(name):  # noqa: ASYNC110
-                        await asyncio.sleep(PROBE_SECONDS)  # another process: only asking tells
+                    while not await self._is_ready(name):
+                        if self._ending.is_set():
+                            raise Unavailable("the processes are being ended")
+                        await asyncio.sleep(PROBE_SECONDS)
         except TimeoutError:
             raise Unavailable(f"{name} was not ready in time; its log ends:\n{self.log_tail(name)}") from None
 
@@ -134,7 +137,8 @@ class Supervisor:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT, end the children, and return the exit code.
 
-        0 when every child ended after SIGTERM without an error, 1 otherwise. A second signal kills.
+        0 when every child ended after SIGTERM without an error, 1 otherwise. A second signal kills. Make it
+        a task before waiting for readiness, or a signal that comes earlier ends this process at once.
         """
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
