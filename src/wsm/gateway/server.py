@@ -1,0 +1,182 @@
+"""A WAHA as wsm meets it: so many calls at once, none while it does not answer, and what its answers mean.
+
+A call ends in an answer or in one of three errors, whose texts are fit for a log: WAHA repeats our requests in
+its errors, with the text of the message and every secret, so nothing of a body is ever passed on.
+
+    GatewayRefused      4xx, 501, and WhatsApp's own no (463): nothing was done
+    GatewayUnavailable  no connection, no free slot, circuit open, redirect, session not working: nothing was
+                        done; and all of the next line for a call that changes nothing
+    OutcomeUnknown      time-out, broken connection, 5xx, unreadable answer
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
+from wsm.core.ids import ServerName
+from wsm.gateway import answers
+from wsm.gateway.breaker import Breaker, Signal
+from wsm.gateway.client import CONNECT_SECONDS
+from wsm.telemetry import GATEWAY_REQUESTS, GATEWAY_SECONDS, logger
+
+log = logger("gateway")
+
+_ANSWER_BYTES = 16 * 1024 * 1024
+_SLOT_SECONDS = 1.0
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_REFUSED_FOR_GOOD = frozenset({"reachout_timelock"})
+_NOT_IMPLEMENTED = 501
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
+
+
+class Transient(GatewayUnavailable):
+    """It was not reached, or did not answer well, just now: a call that changes nothing may be repeated."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. op: its name in the metrics. changes: whether doing it twice, or half, would matter."""
+
+    op: str
+    method: str
+    path: str
+    seconds: float
+    changes: bool
+    query: dict[str, str] = {}
+    body: dict[str, Any] | None = None
+    accept: str = "application/json"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A 2xx answer."""
+
+    content: bytes
+
+    def json(self) -> object:
+        """Decode it; None when it is not JSON, which is no fact either."""
+        try:
+            return msgspec.json.decode(self.content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+
+class Server:
+    """One WAHA. Shared by all its sessions.
+
+    concurrent_calls  so many at once; another one waits a second for a slot, then it is unavailable
+
+    From the start of `ask` to the first byte on the wire pass at most 6 s (slot, connection).
+    """
+
+    def __init__(
+        self, name: ServerName, *, concurrent_calls: int = 64, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        self._slots = asyncio.Semaphore(concurrent_calls)
+        self._breaker = Breaker(clock=clock)
+
+    async def ask(self, client: httpx.AsyncClient, call: Call) -> Answer:
+        """Make a call through a session's client. Blocks for the call's time and 6 s at most."""
+        started = self._clock()
+        result = "cancelled"
+        try:
+            answer = await self._admitted(client, call)
+            result = "ok"
+        except WsmError as exc:
+            result = next(word for kind, word in _RESULTS if isinstance(exc, kind))
+            raise
+        finally:
+            GATEWAY_REQUESTS.labels(call.op, result).inc()
+            GATEWAY_SECONDS.labels(call.op).observe(self._clock() - started)
+        return answer
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_SLOT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise GatewayUnavailable("too many calls at once") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _admitted(self, client: httpx.AsyncClient, call: Call) -> Answer:
+        """Ask if the breaker lets it through, and report to the breaker whatever happens."""
+        before = self._breaker.circuit
+        if not self._breaker.admits():
+            raise GatewayUnavailable("the gateway does not answer")
+        signal = Signal.ABANDONED
+        try:
+            async with self._slot():
+                status, content = await _exchange(client, call)
+            signal = Signal.FAILED if status in _GATEWAY_ERRORS else Signal.ANSWERED
+        except (Transient, OutcomeUnknown):
+            signal = Signal.FAILED
+            raise
+        finally:
+            self._breaker.tell(signal)
+            if self._breaker.circuit is not before:
+                log.warning("gateway_circuit", server=self.name, before=before, now=self._breaker.circuit)
+        return _judged(call, status, content)
+
+
+async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
+    """Send and read: the status and the body, whatever they are."""
+    limits = httpx.Timeout(call.seconds, connect=CONNECT_SECONDS)
+    headers = {"Accept": call.accept}
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+    try:
+        async with (
+            asyncio.timeout(call.seconds + CONNECT_SECONDS),
+            client.stream(
+                call.method,
+                call.path,
+                params=call.query,
+                content=None if call.body is None else msgspec.json.encode(call.body),
+                headers=headers,
+                timeout=limits,
+            ) as response,
+        ):
+            content = b""
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > _ANSWER_BYTES:
+                    raise _uncertain(call, "answer too long")
+    except _NO_CONNECTION as exc:
+        raise Transient(f"not reached: {type(exc).__name__}") from exc
+    except (TimeoutError, httpx.TimeoutException) as exc:
+        raise _uncertain(call, "no answer in time") from exc
+    except httpx.HTTPError as exc:
+        raise _uncertain(call, f"connection broken: {type(exc).__name__}") from exc
+    return response.status_code, content
+
+
+def _judged(call: Call, status: int, content: bytes) -> Answer:
+    """Say what an answer means."""
+    answer = Answer(content)
+    if httpx.codes.is_success(status):
+        return answer
+    if httpx.codes.is_redirect(status):
+        raise GatewayUnavailable(f"gateway answered {status}: redirected")
+    reason = answers.reason(status, answer.json())
+    if reason == "session_not_working":
+        raise GatewayUnavailable(f"gateway answered {status}: {reason}")
+    if httpx.codes.is_client_error(status) or status == _NOT_IMPLEMENTED or reason in _REFUSED_FOR_GOOD:
+        raise GatewayRefused(status, reason)
+    raise _uncertain(call, f"gateway answered {status}: {reason}")
+
+
+def _uncertain(call: Call, text: str) -> OutcomeUnknown | Transient:
+    return OutcomeUnknown(text) if call.changes else Transient(text)
+
+
+_RESULTS = ((GatewayRefused, "refused"), (GatewayUnavailable, "unavailable"), (WsmError, "unknown"))

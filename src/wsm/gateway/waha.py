@@ -1,0 +1,275 @@
+"""WAHA's calls, each bound to one tenant's one session.
+
+There is no call that takes a session's name, so none can reach another tenant's. What changes something is
+asked once; what changes nothing is asked up to three times within ten seconds. Errors are those of `server`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import tenacity
+
+from wsm.config import WahaServer
+from wsm.core.errors import BadInput, GatewayRefused, GatewayUnavailable, OutcomeUnknown
+from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
+from wsm.gateway import answers, client
+from wsm.gateway.answers import Found, SessionInfo
+from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
+from wsm.gateway.server import Answer, Call, Server, Transient
+
+__all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
+
+_LOOK_SECONDS = 20.0
+"""For a call that changes nothing; WAHA itself waits up to 15 s for a session before its 422."""
+_CONTROL_SECONDS = 45.0
+"""For a session's start, stop and the like: WAHA waits 5 s for the session's lock and works 30 s at most."""
+_PAGE = 100
+_PAGES = 20
+_NOT_IMPLEMENTED = 501
+_UNPROCESSABLE = 422
+_NOT_FOUND = 404
+
+
+class WahaSession:
+    """One session of one tenant, through its own client."""
+
+    def __init__(
+        self,
+        address: SessionAddress,
+        *,
+        server: Server,
+        http: httpx.AsyncClient | None,
+        send_timeout_seconds: float,
+    ) -> None:
+        self.address = address
+        self._server = server
+        self._http = http
+        self._send_seconds = send_timeout_seconds
+        self._name = quote(address.session, safe="")
+
+    async def new_message_id(self) -> BareId | None:
+        """Reserve a bare id for a message to send; None where the engine (501) or an old WAHA has none.
+
+        Waits up to 15 s for the session to work.
+        """
+        try:
+            answer = await self._look("new_message_id", f"/api/{self._name}/new-message-id")
+        except GatewayRefused as exc:
+            if exc.status == _NOT_IMPLEMENTED or exc.reason == "no_such_call":
+                return None
+            raise
+        if (found := answers.bare_id(answer)) is None:
+            raise GatewayUnavailable("unreadable answer")
+        return found
+
+    async def send_text(
+        self,
+        chat: ChatId,
+        text: str,
+        *,
+        id: BareId | None = None,  # noqa: A002 (WAHA's word)
+        reply_to: str | None = None,
+    ) -> BareId:
+        """Send a text and return its bare id. Never repeated here: WAHA sends again what has the same id.
+
+        id        reserved by `new_message_id`; engines without own ids ignore it, and answer another one
+        reply_to  the full id of the message that this one answers
+
+        Blocks up to the send time-out. That it returns means that the engine took it, not that it arrived.
+        """
+        body: dict[str, Any] = {"chatId": chat, "text": text}
+        if id is not None:
+            body["id"] = id
+        if reply_to is not None:
+            body["reply_to"] = reply_to
+        answer = await self._act("send_text", "/api/sendText", body, seconds=self._send_seconds)
+        if (found := answers.bare_id(answer)) is None:
+            raise OutcomeUnknown("unreadable answer")
+        return found
+
+    async def find_message(self, id: BareId) -> Found | None:  # noqa: A002 (WAHA's word)
+        """Look a message up by its bare id (NOWEB with its store, GOWS); None when WAHA says it has none.
+
+        Only WAHA's own `Message not found` is None: a missing session is a 404 too, and proves nothing.
+        """
+        path = f"/api/{self._name}/chats/all/messages/{quote(id, safe='')}"
+        try:
+            answer = await self._look("find_message", path, {"downloadMedia": "false"})
+        except GatewayRefused as exc:
+            if exc.status == _NOT_FOUND and exc.reason == "message_not_found":
+                return None
+            raise
+        if (found := answers.found(answer)) is None or found.id != id:
+            raise GatewayUnavailable("unreadable answer")
+        return found
+
+    async def own_messages(self, chat: ChatId, since_s: int) -> list[Found]:
+        """List the own messages in a chat since a time in seconds, the newest first.
+
+        Evidence for engines without own ids: matching by text is a guess. Raises GatewayUnavailable when
+        there are more than can be listed, for half a list proves nothing.
+        """
+        path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
+        query = {
+            "filter.fromMe": "true",
+            "filter.timestamp.gte": str(since_s),
+            "sortOrder": "desc",
+            "downloadMedia": "false",
+            "limit": str(_PAGE),
+        }
+        listed: list[Found] = []
+        for page in range(_PAGES):
+            answer = await self._look("own_messages", path, {**query, "offset": str(page * _PAGE)})
+            if not isinstance(answer, list):
+                raise GatewayUnavailable("unreadable answer")
+            if not answer:
+                return listed
+            listed += [message for message in map(answers.found, answer) if message]
+        raise GatewayUnavailable("too many messages to look through")
+
+    async def send_seen(self, chat: ChatId) -> None:
+        """Mark the chat's messages as read."""
+        await self._act("send_seen", "/api/sendSeen", {"chatId": chat})
+
+    async def start_typing(self, chat: ChatId) -> None:
+        """Show the correspondent that somebody types."""
+        await self._act("start_typing", "/api/startTyping", {"chatId": chat})
+
+    async def stop_typing(self, chat: ChatId) -> None:
+        """Take that back."""
+        await self._act("stop_typing", "/api/stopTyping", {"chatId": chat})
+
+    async def create(self, config: SessionConfig, *, start: bool) -> None:
+        """Create the session. Raises GatewayRefused, `already_exists`, when there is one."""
+        body = {"name": self.address.session, "config": config.as_json(), "start": start}
+        await self._control("create", "POST", "/api/sessions", body)
+
+    async def get(self) -> SessionInfo:
+        """Describe the session. Raises GatewayRefused with status 404 when there is none."""
+        found = answers.session_info(await self._look("get", f"/api/sessions/{self._name}"))
+        if found is None:
+            raise GatewayUnavailable("unreadable answer")
+        return found
+
+    async def start(self) -> None:
+        """Start the session; one that runs stays as it is, which some versions call a refusal."""
+        try:
+            await self._control("start", "POST", f"/api/sessions/{self._name}/start", {})
+        except GatewayRefused as exc:
+            if exc.status != _UNPROCESSABLE or (await self.get()).status == "STOPPED":
+                raise
+
+    async def stop(self) -> None:
+        """Stop the session and keep its login. An unknown one counts as stopped."""
+        await self._control("stop", "POST", f"/api/sessions/{self._name}/stop", {})
+
+    async def delete(self) -> None:
+        """Unlink and forget the session. An unknown one counts as deleted."""
+        await self._control("delete", "DELETE", f"/api/sessions/{self._name}", None)
+
+    async def qr(self) -> bytes:
+        """Return the pairing code as a PNG. Raises GatewayUnavailable unless the session shows one."""
+        call = Call(
+            op="qr",
+            method="GET",
+            path=f"/api/{self._name}/auth/qr",
+            query={"format": "image"},
+            accept="image/png",
+            seconds=_LOOK_SECONDS,
+            changes=False,
+        )
+        return (await self._server.ask(self._client(), call)).content
+
+    async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
+        """Ask what changes nothing, again after a moment if the gateway was just not reached."""
+        call = Call(op=op, method="GET", path=path, query=dict(query), seconds=_LOOK_SECONDS, changes=False)
+        patience = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            stop=tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(10),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+            reraise=True,
+        )
+        answer: Answer = await patience(self._server.ask, self._client(), call)
+        return answer.json()
+
+    async def _act(
+        self, op: str, path: str, body: dict[str, Any], *, seconds: float = _LOOK_SECONDS
+    ) -> object:
+        """Do something in a chat, once."""
+        whole = {"session": self.address.session, **body}
+        call = Call(op=op, method="POST", path=path, body=whole, seconds=seconds, changes=True)
+        return (await self._server.ask(self._client(), call)).json()
+
+    async def _control(self, op: str, method: str, path: str, body: dict[str, Any] | None) -> None:
+        """Change the session itself, once."""
+        call = Call(op=op, method=method, path=path, body=body, seconds=_CONTROL_SECONDS, changes=True)
+        await self._server.ask(self._client(), call)
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            raise GatewayUnavailable("no such server is configured")
+        return self._http
+
+
+class Gateways:
+    """All configured servers, and the sessions on them. Belongs to one event loop. Raises BadInput.
+
+    servers               by name; a call to a server that is not among them is unavailable
+    send_timeout_seconds  how long a send may take: WAHA goes on working for long, so 150 at least
+    concurrent_calls      per server
+    """
+
+    def __init__(
+        self,
+        servers: Mapping[str, WahaServer],
+        *,
+        send_timeout_seconds: float,
+        concurrent_calls: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._configured = dict(servers)
+        self._send_timeout_seconds = send_timeout_seconds
+        self._concurrent_calls = concurrent_calls
+        self._clock = clock
+        self._tls = client.tls_context()
+        self._servers: dict[ServerName, Server] = {}
+        self._clients: dict[tuple[ServerName, SessionAddress], httpx.AsyncClient] = {}
+        for name, server in servers.items():
+            try:
+                client.check(server.url, server.api_key)
+            except BadInput as exc:
+                raise BadInput(f"waha.{name}.{exc.field}", exc.reason) from None
+
+    def session(self, server: ServerName, address: SessionAddress) -> WahaSession:
+        """Bind the calls to a session whose exit policy is `direct`: it reaches its gateway without a proxy.
+
+        Its client is kept until `aclose`.
+        """
+        if server not in self._servers:
+            self._servers[server] = Server(server, concurrent_calls=self._concurrent_calls, clock=self._clock)
+        return WahaSession(
+            address,
+            server=self._servers[server],
+            http=self._client(server, address),
+            send_timeout_seconds=self._send_timeout_seconds,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections. Calls in flight break."""
+        clients, self._clients = self._clients, {}
+        for http in clients.values():
+            await http.aclose()
+
+    def _client(self, server: ServerName, address: SessionAddress) -> httpx.AsyncClient | None:
+        configured = self._configured.get(server)
+        if configured is None:
+            return None
+        if (server, address) not in self._clients:
+            self._clients[server, address] = client.build(
+                configured.url, api_key=configured.api_key, proxy=None, tls=self._tls
+            )
+        return self._clients[server, address]
