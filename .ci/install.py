@@ -98,7 +98,7 @@ def pip(*arguments: str) -> None:
 
 def step(exc: subprocess.CalledProcessError) -> str:
     """Name the command that failed by its last words."""
-    return " ".join(str(part) for part in exc.cmd[1:4])
+    return " ".join(str(part) for part in exc.cmd[2:4])
 
 
 def say(text: str) -> None:
