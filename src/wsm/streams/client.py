@@ -79,3 +79,9 @@ async def durability(redis: Redis) -> list[str]:
         for name, value in wanted.items()
         if found.get(name) != value
     ]
+
+
+async def ping(redis: Redis) -> None:
+    """Raise StreamsUnavailable unless the server answers."""
+    with translated():
+        await redis.echo("wsm")

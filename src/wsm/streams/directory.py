@@ -27,7 +27,7 @@ class PublishedDirectory:
         """Return the version; None when nothing was published."""
         with translated():
             found: Any = await self._redis.get(keys.DIRECTORY_VERSION)
-        return None if found is None else str(found, "ascii")
+        return None if found is None else str(found, "utf-8")
 
     async def read(self) -> bytes | None:
         """Return the directory; None when nothing was published."""

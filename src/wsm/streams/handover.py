@@ -246,13 +246,13 @@ class Handover:
     ) -> Claim:
         """Renew the leases of `held` and lease up to `slots` more bells of each kind.
 
-        Turns bring their first entries. Fewer bells than slots with more ready means that the reply was full:
+        Turns bring their first entries; of those whose last worker was lost a worker has one at a time. Fewer bells than slots with more ready means that the reply was full:
         a wake token is left, so the next `wait` returns at once.
         """
         arguments: list[str | bytes | int] = [
             worker, _given(now_ms), self._lease_ms, self._turn_entries, self._turn_bytes,
             FULL_REPLY * self._turn_bytes, ATTEMPTS, _stamp(now_ms),
-            slots.get(Kind.TURN, 0), slots.get(Kind.DELIVER, 0),
+            slots.get(Kind.TURN, 0), slots.get(Kind.DELIVER, 0), int(not any(bell.alone for bell in held)),
         ]  # fmt: skip
         for bell in held:
             arguments += (bell.kind, bell.tenant, bell.id)
@@ -306,9 +306,15 @@ class Handover:
         return Sweep(*map(int, answer))
 
     async def wait(self, timeout_seconds: float) -> None:
-        """Block until a token says that there may be work, or the time is over."""
+        """Block until a token says that there may be work, or the time is over.
+
+        It is over at half the client's own time-out at the latest: a longer silence looks like a dead server.
+        """
+        patience: float | None = self._redis.connection_pool.connection_kwargs.get("socket_timeout")
+        if patience is not None:
+            timeout_seconds = min(timeout_seconds, patience / 2)
         with translated():
-            await self._redis.blpop([keys.WAKE], timeout=timeout_seconds)
+            await self._redis.blpop([keys.WAKE], timeout=max(timeout_seconds, 0.01))  # 0 would be for ever
 
     async def depth(self) -> Depth:
         """Read how much waits; for gauges."""

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- CLAIM: renew what a worker holds, then lease it the next ready bells, turns with their first entries.
 -- After a lost lease a turn gets one entry, then 2, 4, … (FINISH doubles `few`); a lone entry is counted before
--- it is handed out, so that one which kills its worker ends in the dead letters.
+-- it is handed out, so that one which kills its worker ends in the dead letters. A worker gets one such turn at
+-- a time: of several that die with it, all would be counted for what one of them did.
 --   ARGV  worker, now ms, lease ms, entries, bytes per turn, bytes in all, attempts, stamp, turn slots, deliver slots,
---         then kind, tenant, bell of each held
+--         lone turns (0 or 1), then kind, tenant, bell of each held
 --   reply {ids of held bells that are lost, {{kind, tenant, bell, alone, {{chat, entry}, …}, {parked chat, …}}, …}}
 local worker, stamp = ARGV[1], ARGV[8]
 local now, lease, most, bytes, room, tries =
   clock(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local lone = tonumber(ARGV[11])
 local CHUNK = 20
 
 local function hold(kind, t, bell)
@@ -60,38 +62,42 @@ local function read_alone(t)
   end
 end
 
-local function open(t)
-  local few = tonumber(call('HGET', key(t, 'load'), 'few') or most)
-  local alone = few == 1
+local function open(t, few)
   local found, size
-  if alone then found, size = read_alone(t) else found, size = read(t, math.min(few, most)) end
+  if few == 1 then found, size = read_alone(t) else found, size = read(t, math.min(few, most)) end
   room = room - size
-  return alone and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
+  return few == 1 and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
 end
 
 local bells, lost, left = {}, {}, false
-for i = 11, #ARGV, 3 do
+for i = 12, #ARGV, 3 do
   local kind, t, bell = unpack(ARGV, i, i + 2)
   local its = call('HMGET', pointer(t, kind), 'bell', 'state')
   if its[1] == bell and its[2] == 'claimed' then hold(kind, t, bell) else lost[#lost + 1] = bell end
 end
 
 for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]) }) do
+  local ready, passed = 'wsm:ready:' .. kind, {}
   while slots > 0 and room > 0 do
-    local t = call('ZPOPMIN', 'wsm:ready:' .. kind)[1]
+    local t, place = unpack(call('ZPOPMIN', ready))
     if not t then break end
+    local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or most)
     local its = call('HMGET', pointer(t, kind), 'bell', 'state')
+    if few == 1 and lone == 0 then
+      passed[#passed + 1] = { place, t }
     -- A bell that is not in its queue was popped by somebody else: SWEEP rings again.
-    if its[2] == 'queued' and call('LREM', 'rq:queue:' .. t, 1, its[1]) == 1 then
+    elseif its[2] == 'queued' and call('LREM', 'rq:queue:' .. t, 1, its[1]) == 1 then
       hold(kind, t, its[1])
       call('HSET', 'rq:job:' .. its[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
       local bell = { kind, t, its[1], 0, {}, {} }
-      if kind == 'turn' then bell[4], bell[5], bell[6] = open(t) end
+      if few then bell[4], bell[5], bell[6] = open(t, few) end
+      lone = lone - bell[4]
       bells[#bells + 1] = bell
       slots = slots - 1
     end
   end
-  left = left or call('EXISTS', 'wsm:ready:' .. kind) == 1
+  for _, one in ipairs(passed) do call('ZADD', ready, unpack(one)) end
+  left = left or call('EXISTS', ready) == 1
 end
 if #bells > 0 and left then wake() end -- for the next idle worker
 return { lost, bells }

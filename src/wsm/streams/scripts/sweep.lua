@@ -30,6 +30,12 @@ local function check(kind, t)
   if kind == 'deliver' then post(kind, t) end
 end
 
+-- Whether an id is one of ours: its kind and 32 hexadecimal digits.
+local function is_bell(id)
+  local kind, digits = id:match('^(%a+)%-(%x+)')
+  return (kind == 'turn' or kind == 'deliver') and #digits == 32
+end
+
 -- Drop bells that are no pointer's; count what others put into the queue.
 local function check_queue(t, turn, deliver)
   local queue = 'rq:queue:' .. t
@@ -37,7 +43,7 @@ local function check_queue(t, turn, deliver)
   for _, id in ipairs(call('LRANGE', queue, 0, LISTED - 1)) do
     if id == turn or id == deliver then
       own = own + 1
-    elseif id:match('^turn%-%x+%-?%d*$') or id:match('^deliver%-%x+%-?%d*$') then
+    elseif is_bell(id) then
       call('LREM', queue, 1, id)
       call('DEL', 'rq:job:' .. id)
       repaired = repaired + 1
