@@ -19,13 +19,18 @@ _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _AGE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 512)
 
-INGEST_REQUESTS = Counter("wsm_ingest_requests", "Webhooks answered, by result.", ["result"])
-INGEST_REFUSED = Counter(
-    "wsm_ingest_refused", "Webhooks answered 403, by reason; never rate-limited.", ["reason"]
+INGEST_REQUESTS = Counter(
+    "wsm_ingest_requests", "Webhooks by result: accepted, quarantined, refused, unavailable.", ["result"]
 )
-INGEST_SECONDS = Histogram("wsm_ingest_accept_seconds", "From the signature to Redis' reply.", buckets=_FAST)
+INGEST_REFUSED = Counter(
+    "wsm_ingest_refused", "Webhooks not answered 2xx, by reason; never rate-limited.", ["reason"]
+)
+INGEST_SECONDS = Histogram(
+    "wsm_ingest_accept_seconds", "From a batch's first verified webhook to Redis' reply.", buckets=_FAST
+)
 INGEST_BATCH = Histogram("wsm_ingest_batch_entries", "Entries appended by one ACCEPT.", buckets=_SIZES)
 INGEST_BODIES = Gauge("wsm_ingest_bodies_in_flight_bytes", "Bytes of request bodies held in memory.")
+INGEST_CUT = Counter("wsm_ingest_connections_cut", "Connections that ingest cut off, by reason.", ["reason"])
 
 RINGS = Counter("wsm_rings", "Bells made, by kind.", ["kind"])
 BELLS = Counter("wsm_bells", "Bells finished, by kind and the word the run ended in.", ["kind", "outcome"])
@@ -54,7 +59,7 @@ OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due inten
 DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published directory; leader alone.")
 
 METRICS = (
-    INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES,
+    INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
     GATEWAY_REQUESTS, GATEWAY_SECONDS,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS, OUTBOX_DUE, OUTBOX_AGE,
