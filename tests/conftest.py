@@ -27,6 +27,12 @@ from wsm.sandbox.embedded import Embedded
 
 DEADLINE_SECONDS = 60.0
 MAXMEMORY = "256mb"
+VALKEY_DEFAULTS: dict[str, str] = {
+    "maxmemory": MAXMEMORY,
+    "maxmemory-policy": "noeviction",
+    "appendfsync": "always",
+    "min-replicas-to-write": "0",
+}
 
 _numbers = itertools.count(1)
 
@@ -90,10 +96,11 @@ def embedded(servers: Embedded) -> Embedded:
 
 @pytest.fixture
 def redis_url(embedded: Embedded) -> str:
-    """The URL of an empty Valkey with its memory limit as it started."""
+    """The URL of an empty Valkey; settings that tests play with are as they were."""
     with redis.Redis.from_url(embedded.redis_url) as client:
         assert client.config_get("unixsocket")["unixsocket"] == embedded.services.redis_socket
-        client.config_set("maxmemory", MAXMEMORY)
+        for name, value in VALKEY_DEFAULTS.items():
+            client.config_set(name, value)
         client.flushall()
     return embedded.redis_url
 

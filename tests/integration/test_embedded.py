@@ -208,6 +208,18 @@ def test_a_folder_that_somebody_else_may_write_is_not_used_for_sockets(
     assert places._own(tmp_path / "mine", 0o700)
 
 
+def test_a_temporary_folder_with_a_long_or_odd_name_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "it's"
+    odd.mkdir()
+    for name in ("x" * 80, str(odd)):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+        annex = places.annex(tmp_path / "home", None)
+        annex.rmdir()
+        assert tmp_path not in annex.parents
+
+
 @as_root
 def test_what_nobody_cannot_reach_is_copied_whole_to_where_he_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

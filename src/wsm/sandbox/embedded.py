@@ -69,7 +69,7 @@ class Embedded:
         fsync: bool = True,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        self.home = home.expanduser().absolute()
+        self.home = home.expanduser().resolve()  # one name, so that its orphans are known by it
         self._lock = _hold(self.home)
         try:
             user = places.server_user()
