@@ -6,7 +6,7 @@ prints its port. The directory has one session per entry of `SESSIONS`.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from wsm.ingest.server import listen, run, serve
 from wsm.streams import client, keys
 from wsm.streams.directory import PublishedDirectory
 from wsm.streams.handover import Handover, Limits
-from wsm.telemetry import AsgiApp, ops_app
+from wsm.telemetry import ops_app
 from wsm.wire import directory as published
 from wsm.wire.directory import Directory, Listed
 from wsm.wire.signature import session_secret, sign
@@ -191,12 +191,11 @@ async def site(
     bodies_bytes: int = 64 * 1024 * 1024,
     keep_alive_seconds: int = 30,
     accept_seconds: float = 2.0,
-    watching: bool = True,
+    max_age_seconds: float = 2.0,
     stop: asyncio.Event | None = None,
     started: Callable[[int], None] = lambda _port: None,
-    app: Callable[[Ingest], AsgiApp] = lambda ingest: ingest,
 ) -> AsyncIterator[Site]:
-    """Run an ingest. `sessions` None publishes no directory; not `watching`, the copy is read once."""
+    """Run an ingest. `sessions` None publishes no directory."""
     stop = stop or asyncio.Event()
     redis = client.connect(redis_url, timeout_seconds=accept_seconds)
     board = PublishedDirectory(redis)
@@ -205,7 +204,11 @@ async def site(
     limits = limits or Limits(1000, 1 << 26, 1 << 27, 100)
     handover = Handover(redis, limits=limits, lease_seconds=4, turn_entries=200)
     directory = LiveDirectory(
-        version=board.version, read=board.read, master_keys=MASTER_KEYS, poll_seconds=0.05
+        version=board.version,
+        read=board.read,
+        master_keys=MASTER_KEYS,
+        max_age_seconds=max_age_seconds,
+        poll_seconds=0.05,
     )
     if sessions is not None:
         await directory.refresh()
@@ -225,10 +228,10 @@ async def site(
     )
     sock = listen("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    tasks = [asyncio.create_task(directory.watch())] if watching else []
+    watching = asyncio.create_task(directory.watch())
     serving = asyncio.create_task(
         serve(
-            app(ingest),
+            ingest,
             sock,
             stop=stop,
             bounds=bounds or Bounds(),
@@ -243,9 +246,8 @@ async def site(
         stop.set()
         await serving
         await batcher.aclose()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        watching.cancel()
+        await asyncio.wait([watching])
         await redis.aclose()
 
 
@@ -266,8 +268,6 @@ def main(redis_url: str) -> None:
 
     run(until)
 
-
-Waiter = Callable[[], Awaitable[bool]]
 
 if __name__ == "__main__":
     telemetry.configure_logging("ingest", "info")
