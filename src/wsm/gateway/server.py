@@ -1,7 +1,7 @@
 """A WAHA as wsm meets it: so many calls at once, none while it does not answer, and what its answers mean.
 
-A call ends in an answer or in one of three errors, whose texts are fit for a log: WAHA repeats our requests in
-its errors, with the text of the message and every secret, so nothing of a body is ever passed on.
+A call ends in an answer or in one of three errors, whose texts are fit for a log: WAHA repeats our requests
+in its errors, with the text of the message and every secret, so nothing of a body is ever passed on.
 
     GatewayRefused      4xx, 501, and WhatsApp's own no (463): nothing was done
     GatewayUnavailable  no connection, no free slot, circuit open, redirect, session not working: nothing was

@@ -23,8 +23,6 @@ from wsm.gateway.server import Answer, Call, Server, Transient
 
 __all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
 
-_LOOK_SECONDS = 20.0
-"""For a call that changes nothing; WAHA itself waits up to 15 s for a session before its 422."""
 _CONTROL_SECONDS = 45.0
 """For a session's start, stop and the like: WAHA waits 5 s for the session's lock and works 30 s at most."""
 _PAGE = 100
@@ -44,11 +42,13 @@ class WahaSession:
         server: Server,
         http: httpx.AsyncClient | None,
         send_timeout_seconds: float,
+        look_timeout_seconds: float,
     ) -> None:
         self.address = address
         self._server = server
         self._http = http
         self._send_seconds = send_timeout_seconds
+        self._look_seconds = look_timeout_seconds
         self._name = quote(address.session, safe="")
 
     async def new_message_id(self) -> BareId | None:
@@ -179,14 +179,16 @@ class WahaSession:
             path=f"/api/{self._name}/auth/qr",
             query={"format": "image"},
             accept="image/png",
-            seconds=_LOOK_SECONDS,
+            seconds=self._look_seconds,
             changes=False,
         )
         return (await self._server.ask(self._client(), call)).content
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
-        call = Call(op=op, method="GET", path=path, query=dict(query), seconds=_LOOK_SECONDS, changes=False)
+        call = Call(
+            op=op, method="GET", path=path, query=dict(query), seconds=self._look_seconds, changes=False
+        )
         patience = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Transient),
             stop=tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(10),
@@ -196,12 +198,11 @@ class WahaSession:
         answer: Answer = await patience(self._server.ask, self._client(), call)
         return answer.json()
 
-    async def _act(
-        self, op: str, path: str, body: dict[str, Any], *, seconds: float = _LOOK_SECONDS
-    ) -> object:
+    async def _act(self, op: str, path: str, body: dict[str, Any], *, seconds: float | None = None) -> object:
         """Do something in a chat, once."""
         whole = {"session": self.address.session, **body}
-        call = Call(op=op, method="POST", path=path, body=whole, seconds=seconds, changes=True)
+        limit = seconds or self._look_seconds
+        call = Call(op=op, method="POST", path=path, body=whole, seconds=limit, changes=True)
         return (await self._server.ask(self._client(), call)).json()
 
     async def _control(self, op: str, method: str, path: str, body: dict[str, Any] | None) -> None:
@@ -220,6 +221,8 @@ class Gateways:
 
     servers               by name; a call to a server that is not among them is unavailable
     send_timeout_seconds  how long a send may take: WAHA goes on working for long, so 150 at least
+    look_timeout_seconds  how long any other call about a chat may take: WAHA itself waits up to 15 s for a
+                          session before it answers 422
     concurrent_calls      per server
     """
 
@@ -228,11 +231,13 @@ class Gateways:
         servers: Mapping[str, WahaServer],
         *,
         send_timeout_seconds: float,
+        look_timeout_seconds: float = 20.0,
         concurrent_calls: int = 64,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._configured = dict(servers)
         self._send_timeout_seconds = send_timeout_seconds
+        self._look_timeout_seconds = look_timeout_seconds
         self._concurrent_calls = concurrent_calls
         self._clock = clock
         self._tls = client.tls_context()
@@ -256,6 +261,7 @@ class Gateways:
             server=self._servers[server],
             http=self._client(server, address),
             send_timeout_seconds=self._send_timeout_seconds,
+            look_timeout_seconds=self._look_timeout_seconds,
         )
 
     async def aclose(self) -> None:

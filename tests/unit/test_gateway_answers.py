@@ -1,0 +1,124 @@
+"""Every engine's answer gives up its facts, and no answer gives more."""
+
+from typing import Any
+
+import pytest
+
+from wsm.core.ids import BareId
+from wsm.gateway.answers import Found, SessionInfo, bare_id, found, reason, session_info
+
+GOWS: dict[str, Any] = {"id": "true_1@c.us_3EB0", "_data": {"Info": {"ID": "3EB0"}}}
+NOWEB: dict[str, Any] = {"key": {"remoteJid": "1@s.whatsapp.net", "fromMe": True, "id": "3EB0"}, "status": 1}
+WEBJS: dict[str, Any] = {
+    "id": {"fromMe": True, "remote": "1@c.us", "id": "3EB0", "_serialized": "true_1@c.us_3EB0"}
+}
+WPP: dict[str, Any] = {"id": "true_1@c.us_3EB0", "timestamp": 1, "from": "9@c.us", "fromMe": True, "ack": 0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GOWS,
+        NOWEB,
+        WEBJS,
+        WPP,
+        {"id": "true_1@g.us_3EB0_9@c.us"},
+        {"id": "3EB0"},
+        {"id": {"_serialized": "true_1@c.us_3EB0"}},
+        {"id": None, "key": {"id": "3EB0"}},
+        {"_data": {"key": {"id": "3EB0"}}},
+        {"_data": {"id": {"id": "3EB0"}}},
+    ],
+)
+def test_the_bare_id_is_found_wherever_an_engine_puts_it(answer: object) -> None:
+    assert bare_id(answer) == "3EB0"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        "3EB0",
+        5,
+        {"id": 5},
+        {"id": ""},
+        {"id": {}},
+        {"key": []},
+        {"id": "1@c.us"},
+        {"sent": True},
+    ],
+)
+def test_an_answer_without_an_id_has_none(answer: object) -> None:
+    assert bare_id(answer) is None
+    assert found(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "ack", "body"),
+    [
+        ({"ack": 2, "body": "oi"}, 2, "oi"),
+        ({"ack": -1}, -1, ""),
+        ({"ack": None, "body": None}, None, ""),
+        ({"ack": 9}, None, ""),
+        ({"ack": True}, None, ""),
+        ({"ack": "2"}, None, ""),
+    ],
+)
+def test_a_message_is_read_as_far_as_it_goes(fields: dict[str, Any], ack: int | None, body: str) -> None:
+    assert found(WPP | {"ack": None} | fields) == Found(BareId("3EB0"), ack, body)
+
+
+def test_a_session_is_described_without_its_secrets() -> None:
+    answer = {
+        "name": "s",
+        "status": "WORKING",
+        "config": {"webhooks": [{"hmac": {"key": "CANARY"}}], "proxy": {"password": "CANARY"}},
+        "me": {"id": "5511977776666:3@s.whatsapp.net", "pushName": "Loja"},
+        "engine": {"engine": "GOWS"},
+    }
+    described = session_info(answer)
+    assert described is not None
+    assert described == SessionInfo("s", "WORKING", "GOWS", described.me)
+    assert described.me == "5511977776666@c.us"
+    assert "CANARY" not in repr(described)
+    assert session_info({"name": "s", "status": "STOPPED", "me": None}) == SessionInfo(
+        "s", "STOPPED", None, None
+    )
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"name": "s"}, {"name": "s", "status": 4}])
+def test_what_describes_no_session_is_none(answer: object) -> None:
+    assert session_info(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "word"),
+    [
+        (500, {"exception": {"message": "2 UNKNOWN: server returned error 463"}}, "reachout_timelock"),
+        (500, {"exception": {"message": "rate-overlimit"}}, "rate_limited"),
+        (500, {"exception": {"message": "2 UNKNOWN: info query timed out"}}, "engine_timeout"),
+        (500, {"exception": {"message": "Connection Closed"}}, "engine_disconnected"),
+        (500, {"exception": {"message": "x"}, "request": {"body": {"text": "error 463"}}}, "engine_error"),
+        (500, {"exception": {"message": "server returned error 4631"}}, "engine_error"),
+        (500, None, "engine_error"),
+        (
+            422,
+            {"error": "…", "session": "s", "status": "STOPPED", "expected": ["WORKING"]},
+            "session_not_working",
+        ),
+        (422, {"error": "We didn't find a session", "session": "s"}, "session_not_working"),
+        (422, {"message": "Session 's' already exists.", "statusCode": 422}, "already_exists"),
+        (422, {"message": ["x"], "statusCode": 422, "session": "s"}, "unprocessable"),
+        (404, {"message": "Message not found", "statusCode": 404}, "message_not_found"),
+        (404, {"message": "Session not found", "statusCode": 404}, "not_found"),
+        (404, {"message": "Cannot GET /api/s/new-message-id", "statusCode": 404}, "no_such_call"),
+        (400, {"message": ['Enable NOWEB store "config.noweb.store.enabled=True"']}, "store_disabled"),
+        (400, {"detail": "x"}, "bad_request"),
+        (401, "Unauthorized", "unauthorized"),
+        (418, [], "refused"),
+    ],
+)
+def test_a_refusal_is_one_word_of_a_closed_list(status: int, answer: object, word: str) -> None:
+    assert reason(status, answer) == word
