@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_deadline_seconds: float = 10.0
     keep_alive_seconds: int = 30
     accept_timeout_seconds: float = 2.0
+    retry_after_seconds: int = 20
     wait_replicas: int = 0
     redis_durability: str = "check"
 

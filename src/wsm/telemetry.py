@@ -7,7 +7,9 @@ unit and meaning; docs/METRICS.md is printed from this list and a test fails whe
 
 import logging
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -78,7 +80,7 @@ def configure_logging(process: str, level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        structlog.processors.format_exc_info,
+        _fault,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_dumps)],
@@ -90,10 +92,33 @@ def configure_logging(process: str, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processor=structlog.processors.JSONRenderer(serializer=_dumps), foreign_pre_chain=shared
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(serializer=_dumps),
+            ],
+            foreign_pre_chain=shared,
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _fault(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Write an exception as its types and the places it came through, without its text.
+
+    A driver's text quotes what it was given, and that is what a customer wrote.
+    """
+    given = line.pop("exc_info", None)
+    exc = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
+    types: list[str] = []
+    frames: list[traceback.FrameSummary] = []
+    while isinstance(exc, BaseException) and type(exc).__name__ not in types:
+        types.append(type(exc).__name__)
+        frames += traceback.extract_tb(exc.__traceback__)
+        exc = exc.__cause__ or exc.__context__
+    if types:
+        line["fault"] = types
+        line["at_lines"] = [f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in frames]
+    return line
 
 
 def _dumps(value: Any, **_: Any) -> str:

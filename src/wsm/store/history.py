@@ -114,7 +114,7 @@ async def record_sent(transaction: Transaction, intent: int, bare_id: BareId) ->
     milliseconds = int(transaction.now.timestamp() * 1000)
     await transaction.run(
         "add_message",
-        sent_at=transaction.now,
+        sent_at=transaction.now.replace(microsecond=0),  # whole seconds, as the gateways' own
         session=row.session_id,
         conversation=row.conversation_id,
         ticket=row.ticket_id,

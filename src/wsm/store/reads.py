@@ -41,3 +41,9 @@ async def sessions(database: Database, tenant: TenantId) -> list[Any]:
     """The sessions of a tenant: name, server, phone, observed, desired."""
     async with database.transaction(tenant) as transaction:
         return await transaction.rows("sessions_named")
+
+
+async def messages(database: Database, tenant: TenantId) -> list[Any]:
+    """Every row of a tenant's history: bare_id, from_me, author, kind, body, conversation_id, sent_at."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_messages")

@@ -55,6 +55,11 @@ class Worker:
         self._freed = asyncio.Event()
         self._store_away = asyncio.Event()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any bell runs."""
+        return bool(self._running)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then claim nothing more, let the running bells end, and return."""
         mending = asyncio.create_task(self._mend())

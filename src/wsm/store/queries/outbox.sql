@@ -50,7 +50,7 @@ where id = %(id)s and state = 'pending'
 update outbox set state = 'dropped', reason = %(reason)s, settled_at = %(now)s where id = %(id)s
 
 -- name: intent_for_settling
-select o.id, o.state, o.bell, o.session_id, o.conversation_id, o.ticket_id, o.class, o.body, o.place, o.reserved_id
+select o.id, o.state, o.bell, o.session_id, o.conversation_id, o.ticket_id, o.body, o.place, o.reserved_id
 from outbox o where o.id = %(id)s
 
 -- name: settle_intent

@@ -1,0 +1,314 @@
+"""The only place that names concrete classes and wires them: plain constructor calls, nothing else.
+
+Each process' parts are imported inside that process' own function, so that ingest never loads psycopg or RQ
+and nothing connects on import.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from wsm import telemetry
+from wsm.config import Settings
+from wsm.core.errors import BadInput, WsmError
+from wsm.core.ids import ServerName
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from wsm.store.database import Database
+    from wsm.streams.handover import Handover
+
+_REDIS_SECONDS = 5.0
+_DIRECTORY_AGE_SECONDS = 2.0
+
+
+def utc_now() -> datetime:
+    """The wall clock that every process decides by."""
+    return datetime.now(UTC)
+
+
+def handover(settings: Settings, redis: "Redis") -> "Handover":
+    """The hand-over of this process on `redis`."""
+    from wsm.streams.handover import Handover, Limits  # noqa: PLC0415 (see the module's docstring)
+
+    return Handover(
+        redis,
+        limits=Limits(
+            tenant_entries=settings.mailbox_entries,
+            tenant_bytes=settings.mailbox_bytes,
+            all_bytes=settings.all_mailboxes_bytes,
+            quarantine_entries=settings.quarantine_entries,
+        ),
+        lease_seconds=settings.lease_seconds,
+        turn_entries=settings.turn_entries,
+        wait_replicas=settings.wait_replicas,
+    )
+
+
+def run_ingest(settings: Settings) -> None:
+    """Serve webhooks until SIGTERM. Raises BadInput when a setting is missing or the port is taken."""
+    from wsm.ingest.app import Ingest  # noqa: PLC0415
+    from wsm.ingest.batch import Batcher  # noqa: PLC0415
+    from wsm.ingest.directory import LiveDirectory  # noqa: PLC0415
+    from wsm.ingest.doors import Doors  # noqa: PLC0415
+    from wsm.ingest.guard import BodyBudget, Bounds  # noqa: PLC0415
+    from wsm.ingest.security import RefusalLog  # noqa: PLC0415
+    from wsm.ingest.server import listen, run, serve  # noqa: PLC0415
+    from wsm.streams.client import connect  # noqa: PLC0415
+    from wsm.streams.directory import PublishedDirectory  # noqa: PLC0415
+
+    telemetry.configure_logging("ingest", settings.log_level)
+    _require(settings, "master_keys")
+    keys = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
+    hooks = {ServerName(name): server.hook_secrets for name, server in settings.waha.items()}
+    sock = listen(settings.host, settings.port)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            redis = connect(settings.redis_url, timeout_seconds=settings.accept_timeout_seconds)
+            stack.push_async_callback(redis.aclose)
+            published = PublishedDirectory(redis)
+            directory = LiveDirectory(
+                version=published.version,
+                read=published.read,
+                master_keys=keys,
+                max_age_seconds=_DIRECTORY_AGE_SECONDS,
+            )
+            batcher = Batcher(
+                handover(settings, redis).accept, timeout_seconds=settings.accept_timeout_seconds
+            )
+            refusals = RefusalLog()
+
+            async def directory_check() -> None:
+                directory.require()
+
+            checks = {"redis": _durable(settings, redis), "directory": directory_check}
+            app = Ingest(
+                doors=Doors(directory, hooks),
+                submit=batcher.submit,
+                bodies=BodyBudget(settings.bodies_in_flight_bytes),
+                refusals=refusals,
+                ops=telemetry.ops_app(lambda: _ask(checks)),
+                body_limit_bytes=settings.body_limit_bytes,
+                retry_after_seconds=settings.retry_after_seconds,
+            )
+            await stack.enter_async_context(_beside(directory.watch(), refusals.watch()))
+            await stack.enter_async_context(_observed(settings, checks))
+            bounds = Bounds(
+                header_seconds=settings.header_deadline_seconds, body_seconds=settings.body_deadline_seconds
+            )
+            await serve(
+                app,
+                sock,
+                stop=stop,
+                bounds=bounds,
+                keep_alive_seconds=settings.keep_alive_seconds,
+                drain_seconds=settings.drain_seconds,
+            )
+            await batcher.aclose()
+
+    run(main)
+
+
+def run_worker(settings: Settings) -> None:
+    """Ring, run turns and deliveries until SIGTERM. Raises BadInput when a setting is missing."""
+    from wsm.gateway.waha import Gateways  # noqa: PLC0415
+    from wsm.ingest.server import run  # noqa: PLC0415
+    from wsm.store.database import Database  # noqa: PLC0415
+    from wsm.streams.client import connect  # noqa: PLC0415
+    from wsm.streams.keys import Kind  # noqa: PLC0415
+    from wsm.worker.deliver import Deliveries  # noqa: PLC0415
+    from wsm.worker.registration import registered  # noqa: PLC0415
+    from wsm.worker.turn import Turns  # noqa: PLC0415
+    from wsm.worker.worker import Worker  # noqa: PLC0415
+
+    telemetry.configure_logging("worker", settings.log_level)
+    _require(settings, "database_url", "waha")
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            redis = connect(settings.redis_url, timeout_seconds=_REDIS_SECONDS)
+            stack.push_async_callback(redis.aclose)
+            database = Database(settings.database_url, connections=settings.database_connections)
+            await database.open()
+            stack.push_async_callback(database.close)
+            gateways = Gateways(
+                {ServerName(name): server for name, server in settings.waha.items()},
+                send_timeout_seconds=settings.send_timeout_seconds,
+            )
+            stack.push_async_callback(gateways.aclose)
+            worker = Worker(
+                name,
+                handover(settings, redis),
+                database,
+                Turns(database, clock=utc_now, stale_after=timedelta(days=settings.stale_days)),
+                Deliveries(
+                    database,
+                    gateways,
+                    clock=utc_now,
+                    monotonic=time.monotonic,
+                    start_within=timedelta(seconds=settings.lease_seconds),
+                    evidence=timedelta(seconds=settings.evidence_seconds),
+                ),
+                slots={Kind.TURN: settings.turn_slots, Kind.DELIVER: settings.deliver_slots},
+                drain_seconds=settings.drain_seconds,
+            )
+            checks = {"redis": _durable(settings, redis), "database": database.ping}
+            await stack.enter_async_context(_observed(settings, checks))
+            shown = registered(settings.redis_url, name, lambda: worker.busy)
+            await stack.enter_async_context(_beside(shown))
+            await worker.run(stop)
+
+    run(main)
+
+
+def run_clock(settings: Settings) -> None:
+    """Lead or stand by until SIGTERM. Raises BadInput when a setting is missing."""
+    from wsm.clock.clock import Clock  # noqa: PLC0415
+    from wsm.ingest.server import run  # noqa: PLC0415
+    from wsm.store.database import Database  # noqa: PLC0415
+    from wsm.store.leadership import Leadership  # noqa: PLC0415
+    from wsm.streams.client import connect  # noqa: PLC0415
+    from wsm.streams.directory import PublishedDirectory  # noqa: PLC0415
+
+    telemetry.configure_logging("clock", settings.log_level)
+    _require(settings, "system_database_url")
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            redis = connect(settings.redis_url, timeout_seconds=_REDIS_SECONDS)
+            stack.push_async_callback(redis.aclose)
+            database = Database(settings.system_database_url, connections=2)
+            await database.open()
+            stack.push_async_callback(database.close)
+            clock = Clock(
+                database,
+                Leadership(settings.system_database_url),
+                handover(settings, redis),
+                PublishedDirectory(redis),
+                now=utc_now,
+                keep_dedupe=timedelta(days=settings.stale_days),
+            )
+            checks = {"redis": _durable(settings, redis), "database": database.ping}
+            await stack.enter_async_context(_observed(settings, checks))
+            await clock.run(stop)
+
+    run(main)
+
+
+@asynccontextmanager
+async def tenant_reads(settings: Settings) -> AsyncIterator["Database"]:
+    """Open the database as the application's role, for a command that reads."""
+    from wsm.store.database import Database  # noqa: PLC0415
+
+    _require(settings, "database_url")
+    async with _opened(Database(settings.database_url, connections=1)) as database:
+        yield database
+
+
+@asynccontextmanager
+async def fleet_writes(settings: Settings) -> AsyncIterator["Database"]:
+    """Open the database as the system's role, for a command that provisions."""
+    from wsm.store.database import Database  # noqa: PLC0415
+
+    _require(settings, "system_database_url")
+    async with _opened(Database(settings.system_database_url, connections=1)) as database:
+        yield database
+
+
+@asynccontextmanager
+async def front_door(settings: Settings) -> AsyncIterator["Handover"]:
+    """Open the mailboxes, for a command that enters at the front door."""
+    from wsm.streams.client import connect  # noqa: PLC0415
+
+    redis = connect(settings.redis_url, timeout_seconds=_REDIS_SECONDS)
+    try:
+        yield handover(settings, redis)
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def _opened(database: "Database") -> AsyncIterator["Database"]:
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _require(settings: Settings, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name):
+            raise BadInput(name, "is needed here and not set")
+
+
+Check = Callable[[], Awaitable[None]]
+
+
+async def _ask(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Run every check; each says ok or why not."""
+    found = {}
+    for name, check in checks.items():
+        try:
+            async with asyncio.timeout(_REDIS_SECONDS):
+                await check()
+            found[name] = "ok"
+        except (WsmError, TimeoutError) as exc:
+            found[name] = str(exc) or type(exc).__name__
+    return found
+
+
+def _durable(settings: Settings, redis: "Redis") -> Check:
+    """Check that Redis answers and keeps what it confirms; `redis_durability = trust` asks only the first."""
+    from wsm.core.errors import StreamsUnavailable  # noqa: PLC0415
+    from wsm.streams.client import durability, ping  # noqa: PLC0415
+
+    async def check() -> None:
+        await ping(redis)
+        if settings.redis_durability == "check" and (faults := await durability(redis)):
+            raise StreamsUnavailable("; ".join(faults))
+
+    return check
+
+
+@asynccontextmanager
+async def _observed(settings: Settings, checks: Mapping[str, Check]) -> AsyncIterator[None]:
+    """Serve /healthz, /readyz and /metrics at the ops port, if there is one, until the process ends."""
+    if not settings.ops_port:
+        yield
+        return
+    from wsm.ingest.guard import Bounds  # noqa: PLC0415
+    from wsm.ingest.server import listen, serve  # noqa: PLC0415
+
+    ended = asyncio.Event()
+    sock = listen(settings.host, settings.ops_port)
+    app = telemetry.ops_app(lambda: _ask(checks))
+    serving = asyncio.create_task(serve(app, sock, stop=ended, bounds=Bounds(), drain_seconds=1))
+    try:
+        yield
+    finally:
+        ended.set()
+        await serving
+
+
+@asynccontextmanager
+async def _beside(*works: Awaitable[None]) -> AsyncIterator[None]:
+    """Run something beside the rest of the process, until that ends."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

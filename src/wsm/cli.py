@@ -1,0 +1,310 @@
+"""The command `wsm`.
+
+Processes (`ingest`, `worker`, `clock`) and the supervisor read the settings from the environment. The
+commands for people do so too; where REDIS_URL and DATABASE_URL are not set they find the embedded servers of
+a running `wsm story` or `wsm up` in the current folder. Exit codes: 0 done, 1 it failed, 2 wrong usage.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsm import config
+from wsm.core.errors import BadInput, NotFound, WsmError
+from wsm.core.ids import ChatAddress, ChatId, ServerName, SessionAddress, SessionName, TenantId
+
+if TYPE_CHECKING:
+    from wsm.store.database import Database
+
+HOME = Path(".wsm")
+"""Where `wsm story` and `wsm up` keep their embedded servers, below the current folder."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit."""
+    arguments = _parser().parse_args(argv)
+    try:
+        sys.exit(arguments.run(arguments) or 0)
+    except WsmError as exc:
+        print(f"wsm: {exc}", file=sys.stderr)
+        sys.exit(2 if isinstance(exc, BadInput) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wsm", description="WhatsApp Session Manager")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    for name, run, text in (
+        ("ingest", _ingest, "serve WAHA's webhooks"),
+        ("worker", _worker, "run turns and deliveries"),
+        ("clock", _clock, "sweep, ring for what is due, publish the directory"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(run=run)
+
+    migrate = commands.add_parser("migrate", help="bring the database to the present")
+    migrate.add_argument(
+        "--phase", choices=["before", "after"], help="relative to the new code; both if not given"
+    )
+    migrate.set_defaults(run=_migrate)
+
+    up = commands.add_parser("up", help="all processes under one supervisor, on embedded servers that keep")
+    up.add_argument("--home", type=Path, default=HOME / "up", help="where data and logs are kept")
+    up.set_defaults(run=_up)
+
+    story = commands.add_parser("story", help="the demonstration: a real conversation on screen")
+    story.add_argument("--once", action="store_true", help="end after the story")
+    story.add_argument("--home", type=Path, default=HOME / "story", help="where data and logs are kept")
+    story.set_defaults(run=_story)
+
+    _line_commands(commands)
+    _tenant_commands(commands)
+    _sandbox_commands(commands)
+    commands.add_parser("metrics", help="print the list of metrics").set_defaults(run=_metrics)
+    return parser
+
+
+def _line_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    line = commands.add_parser("line", help="the line of a tenant")
+    verbs = line.add_subparsers(metavar="VERB", required=True)
+    show = verbs.add_parser("show", help="who is served and who waits")
+    show.add_argument("tenant", type=int)
+    show.set_defaults(run=_line_show)
+    close = verbs.add_parser("close", help="close a chat's ticket; the next customer is called")
+    close.set_defaults(run=_line_close)
+    history = commands.add_parser("history", help="everything that was said in a chat")
+    history.set_defaults(run=_history)
+    for parser in (close, history):
+        parser.add_argument("tenant", type=int)
+        parser.add_argument("chat", help="a phone number with country code, or a chat id")
+        parser.add_argument("--session", help="which of the tenant's sessions, if he has several")
+
+
+def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tenant = commands.add_parser("tenant", help="tenants")
+    verbs = tenant.add_subparsers(metavar="VERB", required=True)
+    add = verbs.add_parser("add", help="make a tenant, his queue and his first session")
+    add.add_argument("tenant", type=int)
+    add.add_argument("--name", default="")
+    add.add_argument("--locale", default="pt-BR", choices=["pt-BR", "en"])
+    add.add_argument("--capacity", type=int, default=1, help="customers served at a time")
+    add.add_argument("--session", help="its name at the gateway; user_<tenant> if not given")
+    add.add_argument("--server", default="default", help="the WAHA server that runs it")
+    add.set_defaults(run=_tenant_add)
+
+
+def _sandbox_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sandbox = commands.add_parser("sandbox", help="a WAHA for those without a phone")
+    verbs = sandbox.add_subparsers(metavar="VERB", required=True)
+    serve = verbs.add_parser("serve", help="serve WAHA's REST calls and webhooks")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=3000)
+    serve.add_argument("--engine", default="GOWS", choices=["GOWS", "NOWEB", "WEBJS", "WPP"])
+    serve.add_argument("--state", type=Path, help="a file that keeps what WAHA's volume would keep")
+    serve.set_defaults(run=_sandbox_serve)
+    say = verbs.add_parser("say", help="write to a session as a customer")
+    say.add_argument("session")
+    say.add_argument("phone", help="the customer's number")
+    say.add_argument("text")
+    say.set_defaults(run=_sandbox_say)
+    inbox = verbs.add_parser("inbox", help="what a customer has received")
+    inbox.add_argument("phone")
+    inbox.set_defaults(run=_sandbox_inbox)
+
+
+def _settings() -> config.Settings:
+    """Read the settings, completed by a running story or `wsm up` when the environment names no servers."""
+    environ: Mapping[str, str] = os.environ
+    if "REDIS_URL" not in environ and "WSM_CONFIG" not in environ:
+        from wsm.sandbox.site import settings_of_running  # noqa: PLC0415 (production has no embedded servers)
+
+        environ = {**settings_of_running(HOME), **environ}
+    return config.load(environ)
+
+
+def _ingest(_: argparse.Namespace) -> None:
+    from wsm.bootstrap import run_ingest  # noqa: PLC0415 (each process loads its own parts)
+
+    run_ingest(config.load(os.environ))
+
+
+def _worker(_: argparse.Namespace) -> None:
+    from wsm.bootstrap import run_worker  # noqa: PLC0415
+
+    run_worker(config.load(os.environ))
+
+
+def _clock(_: argparse.Namespace) -> None:
+    from wsm.bootstrap import run_clock  # noqa: PLC0415
+
+    run_clock(config.load(os.environ))
+
+
+def _migrate(arguments: argparse.Namespace) -> None:
+    from wsm.store.migrate import migrate  # noqa: PLC0415
+
+    settings = config.load(os.environ)
+    if not settings.owner_database_url:
+        raise BadInput("owner_database_url", "is needed here and not set")
+    applied = asyncio.run(migrate(settings.owner_database_url, phase=arguments.phase))
+    print("\n".join(applied) or "nothing to apply")
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from wsm.sandbox.up import up  # noqa: PLC0415
+
+    return up(arguments.home)
+
+
+def _story(arguments: argparse.Namespace) -> int:
+    from wsm.sandbox.story import story  # noqa: PLC0415
+
+    return story(arguments.home, once=arguments.once)
+
+
+def _metrics(_: argparse.Namespace) -> None:
+    from wsm.telemetry import metrics_page  # noqa: PLC0415
+
+    print(metrics_page(), end="")
+
+
+def _line_show(arguments: argparse.Namespace) -> None:
+    from wsm.bootstrap import tenant_reads  # noqa: PLC0415
+    from wsm.store import reads  # noqa: PLC0415
+
+    async def run() -> None:
+        async with tenant_reads(_settings()) as database:
+            rows = await reads.line(database, TenantId(arguments.tenant))
+        for row in rows:
+            place = "served" if row.place is None else f"place {row.place}"
+            told = f"  told {row.told_place}" if row.place and row.told_place else ""
+            print(f"{place:<9} {row.chat_id:<28} {row.session:<24} since {row.entered_at:%H:%M:%S}{told}")
+        if not rows:
+            print("nobody is in line")
+
+    asyncio.run(run())
+
+
+def _line_close(arguments: argparse.Namespace) -> None:
+    from wsm.bootstrap import front_door, tenant_reads  # noqa: PLC0415
+    from wsm.core.events import Origin  # noqa: PLC0415
+    from wsm.streams.handover import Offer  # noqa: PLC0415
+    from wsm.wire.waha import close_command  # noqa: PLC0415
+
+    async def run() -> None:
+        settings = _settings()
+        async with tenant_reads(settings) as database:
+            address = (await _conversation(database, arguments))[0]
+        body = close_command(address, id=uuid.uuid4().hex, by="cli")
+        received_at_ms = time.time_ns() // 1_000_000
+        offer = Offer(address.tenant, address.session, Origin.CLI, received_at_ms, body)
+        async with front_door(settings) as handover:
+            await handover.accept([offer])
+        print(f"asked to close {address.chat}")
+
+    asyncio.run(run())
+
+
+def _history(arguments: argparse.Namespace) -> None:
+    from wsm.bootstrap import tenant_reads  # noqa: PLC0415
+    from wsm.sandbox.screen import history_lines  # noqa: PLC0415
+    from wsm.store import reads  # noqa: PLC0415
+
+    async def run() -> None:
+        async with tenant_reads(_settings()) as database:
+            _, conversation = await _conversation(database, arguments)
+            messages, unsent = await reads.history(database, TenantId(arguments.tenant), conversation)
+        print("\n".join(history_lines(messages, unsent)))
+
+    asyncio.run(run())
+
+
+async def _conversation(database: "Database", arguments: argparse.Namespace) -> tuple[ChatAddress, int]:
+    """Find the one conversation that a command names."""
+    from wsm.store import reads  # noqa: PLC0415
+
+    tenant = TenantId(arguments.tenant)
+    digits = arguments.chat.lstrip("+")
+    alias = f"{digits}@c.us" if digits.isdigit() else arguments.chat
+    session = SessionName(arguments.session) if arguments.session else None
+    rows = await reads.conversations(database, tenant, [alias], session)
+    if not rows:
+        raise NotFound(f"tenant {tenant} has no conversation with {arguments.chat}")
+    if len(rows) > 1:
+        raise BadInput("--session", f"needed: one of {', '.join(row.session for row in rows)}")
+    row = rows[0]
+    return ChatAddress(tenant, SessionName(row.session), ChatId(row.chat_id)), row.id
+
+
+def _tenant_add(arguments: argparse.Namespace) -> None:
+    from wsm.bootstrap import fleet_writes  # noqa: PLC0415
+    from wsm.store import fleet  # noqa: PLC0415
+
+    async def run() -> None:
+        settings = _settings()
+        if not settings.master_key_id:
+            raise BadInput("master_key_id", "is needed here and not set")
+        address = SessionAddress(
+            TenantId(arguments.tenant), SessionName(arguments.session or f"user_{arguments.tenant}")
+        )
+        async with fleet_writes(settings) as database:
+            await fleet.add_tenant(
+                database,
+                address.tenant,
+                name=arguments.name,
+                locale=arguments.locale,
+                capacity=arguments.capacity,
+            )
+            await fleet.add_session(
+                database,
+                address,
+                server=ServerName(arguments.server),
+                alias="",
+                kid=settings.master_key_id,
+            )
+        print(f"webhook: /webhooks/waha/{address.tenant}/{address.session}")
+
+    asyncio.run(run())
+
+
+def _sandbox_serve(arguments: argparse.Namespace) -> None:
+    from wsm.ingest.server import run  # noqa: PLC0415
+    from wsm.sandbox.waha.server import serve  # noqa: PLC0415
+
+    key = os.environ.get("WAHA_API_KEY")
+    if not key:
+        raise BadInput("WAHA_API_KEY", "is needed here and not set")
+    where = {"host": arguments.host, "port": arguments.port, "state_file": arguments.state}
+    run(lambda stop: serve(**where, api_key=key, engine=arguments.engine, stopping=stop))
+
+
+def _sandbox_say(arguments: argparse.Namespace) -> None:
+    from wsm.sandbox.site import phone_of_running  # noqa: PLC0415
+
+    async def run() -> None:
+        async with phone_of_running(HOME) as phone:
+            await phone.say(arguments.session, arguments.phone, arguments.text)
+
+    asyncio.run(run())
+
+
+def _sandbox_inbox(arguments: argparse.Namespace) -> None:
+    from wsm.sandbox.site import phone_of_running  # noqa: PLC0415
+
+    async def run() -> None:
+        async with phone_of_running(HOME) as phone:
+            for message in await phone.inbox(arguments.phone):
+                print(message["text"])
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

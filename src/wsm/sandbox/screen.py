@@ -1,0 +1,45 @@
+"""What people see in a terminal: the story's lines and a chat's history."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+_ACKS = {0: "sent", 1: "sent ✓", 2: "delivered ✓✓", 3: "read ✓✓", 4: "played ✓✓"}
+_MARKS = {"edit": "edited: ", "revoke": "deleted a message", "reaction": "reacted ", "vote": "voted: "}
+
+
+def coloured() -> bool:
+    """Whether standard output shows colours (https://no-color.org, FORCE_COLOR)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+
+
+def paint(text: str, colour: str) -> str:
+    """Colour a text for the terminal."""
+    return f"\033[{_COLOURS[colour]}m{text}\033[0m" if coloured() else text
+
+
+def history_lines(messages: Sequence[Any], unsent: Sequence[Any]) -> list[str]:
+    """Write a chat as its people see it, with delivery states; then what has not become a message."""
+    lines = [_message(row) for row in messages]
+    for row in unsent:
+        text = row.body or f"({row.intent} notice, written when it is sent)"
+        reason = f", {row.reason}" if row.reason else ""
+        lines.append(
+            f"{row.created_at:%d %b %H:%M:%S}  {'bot':<9} {text}  "
+            + paint(f"[{row.state}{reason}]", "yellow")
+        )
+    return lines
+
+
+def _message(row: Any) -> str:
+    text = _MARKS.get(row.kind, "") + row.body + (f" [{row.kind}]" if row.media else "")
+    state = ""
+    if row.author == "bot":
+        state = "failed at WhatsApp" if row.error else _ACKS.get(row.ack or 0, "sent")
+    notes = [note for note in ("late" if row.late else "", state) if note]
+    note = "  " + paint(f"[{', '.join(notes)}]", "dim") if notes else ""
+    return f"{row.sent_at:%d %b %H:%M:%S}  {row.author:<9} {text}{note}"

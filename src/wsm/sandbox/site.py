@@ -1,0 +1,202 @@
+"""A complete wsm on one machine: the embedded servers, a WAHA that answers locally, and every process.
+
+The story, `wsm up` and the end-to-end tests run on it. What other commands need to find it stands in
+`home/site`, readable for the owner alone, as long as it runs; its secrets are made once per home.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from wsm.config import load, master_key
+from wsm.core.errors import NotFound
+from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
+from wsm.gateway.config import webhook_config
+from wsm.gateway.waha import Gateways
+from wsm.sandbox.embedded import Embedded
+from wsm.sandbox.supervisor import Child, Supervisor, free_ports, wsm_child
+from wsm.sandbox.waha.control import Phone
+from wsm.store import fleet
+from wsm.store.database import Database
+from wsm.store.migrate import migrate
+from wsm.wire.signature import session_secret, sign
+
+WORKERS = ("worker-1", "worker-2")
+WAHA_STATE = "waha"
+"""The file in a home that keeps what the sandbox WAHA's volume would keep."""
+
+_FILE = "site"
+_GENERATION = 1
+_KNOWN_SECONDS = 15.0
+
+
+class Site:
+    """A running site.
+
+    environ     the settings of its processes, as environment variables
+    supervisor  keeps the processes: waha (unless a real one is used), ingest, clock, worker-1, worker-2
+    """
+
+    def __init__(self, servers: Embedded, environ: Mapping[str, str], supervisor: Supervisor) -> None:
+        self.servers = servers
+        self.environ = environ
+        self.supervisor = supervisor
+        self.settings = load(environ)
+
+    @property
+    def webhooks_url(self) -> str:
+        """Where WAHA posts to."""
+        return f"http://{self.settings.host}:{self.settings.port}/webhooks/waha"
+
+    @property
+    def waha_url(self) -> str:
+        """Where its WAHA answers."""
+        return self.settings.waha[DEFAULT_SERVER].url
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Database]:
+        """Open the database as the application's role."""
+        async with opened(Database(self.settings.database_url, connections=2)) as database:
+            yield database
+
+    async def found(self, tenant: TenantId, name: str, *, capacity: int = 1) -> SessionName:
+        """Make a tenant with a session that works: in the database, at the gateway, in the directory."""
+        address = SessionAddress(tenant, SessionName(f"user_{tenant}"))
+        async with opened(Database(self.settings.system_database_url, connections=1)) as database:
+            await fleet.add_tenant(database, tenant, name=name, locale="pt-BR", capacity=capacity)
+            await fleet.add_session(
+                database, address, server=DEFAULT_SERVER, alias="", kid=self.settings.master_key_id
+            )
+        key = master_key(self.settings, self.settings.master_key_id)
+        url = f"{self.webhooks_url}/{address.tenant}/{address.session}"
+        secret = session_secret(key, address, _GENERATION)
+        await self._known(url, secret)
+        config = webhook_config(url, secret)
+        servers = {ServerName(server): value for server, value in self.settings.waha.items()}
+        gateways = Gateways(servers, send_timeout_seconds=30)
+        try:
+            await gateways.session(DEFAULT_SERVER, address).create(config, start=True)
+        finally:
+            await gateways.aclose()
+        return address.session
+
+    async def _known(self, url: str, secret: str) -> None:
+        """Wait until ingest has the session in its directory.
+
+        A signed body without an event is refused with 400 by an address that is known, with 403 by one that
+        is not, and written nowhere.
+        """
+        headers = {"X-Webhook-Hmac": sign(secret, b"{}")}
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(_KNOWN_SECONDS):
+            while True:
+                answer = await client.post(url, content=b"{}", headers=headers)
+                if answer.status_code == HTTPStatus.BAD_REQUEST:
+                    return
+                await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[Database]:
+    """Open and close a pool."""
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def site(
+    servers: Embedded,
+    home: Path,
+    *,
+    real_waha: Mapping[str, str] | None = None,
+    changed: Mapping[str, str] | None = None,
+) -> AsyncIterator[Site]:
+    """Run every process on started `servers` and wait until all can work.
+
+    real_waha  WAHA_URL and WAHA_API_KEY of a WAHA to use instead of the sandbox
+    changed    settings that differ, as `WSM_…` variables
+
+    Raises Unavailable with the end of a process' log when it does not become ready.
+    """
+    await migrate(servers.database_url())
+    ports = free_ports(3 + len(WORKERS))
+    environ = {**_settings(servers, home, ports[0]), **(changed or {})}
+    children = []
+    if real_waha:
+        environ |= real_waha
+    else:
+        (waha_port,) = free_ports(1)
+        environ["WAHA_URL"] = f"http://127.0.0.1:{waha_port}"
+        children.append(_waha(home, waha_port, environ["WAHA_API_KEY"]))
+    children.append(wsm_child("ingest", settings=environ, ops_port=ports[1]))
+    children.append(wsm_child("clock", settings=environ, ops_port=ports[2]))
+    for name, port in zip(WORKERS, ports[3:], strict=True):
+        children.append(wsm_child("worker", settings=environ, ops_port=port, alias=name))
+    async with Supervisor(children, logs=home / "log") as supervisor:
+        await supervisor.ready()
+        _write_private(home / _FILE, msgspec.json.encode(environ))
+        try:
+            yield Site(servers, environ, supervisor)
+        finally:
+            (home / _FILE).unlink(missing_ok=True)
+
+
+def settings_of_running(homes: Path) -> dict[str, str]:
+    """Return the settings of the site that runs in a home below `homes`. Raises NotFound."""
+    for home in ("story", "up"):
+        with suppress(OSError):
+            return msgspec.json.decode((homes / home / _FILE).read_bytes(), type=dict[str, str])
+    raise NotFound(f"REDIS_URL is not set, and nothing runs in {homes}")
+
+
+def phone_of_running(homes: Path) -> Phone:
+    """Return a phone for the sandbox WAHA of the running site. Raises NotFound."""
+    return Phone(settings_of_running(homes)["WAHA_URL"])
+
+
+def _settings(servers: Embedded, home: Path, port: int) -> dict[str, str]:
+    kept = home / "secrets"
+    if not kept.exists():
+        made = {"master": secrets.token_hex(32), "api_key": secrets.token_urlsafe(24)}
+        _write_private(kept, msgspec.json.encode(made))
+    secret = msgspec.json.decode(kept.read_bytes(), type=dict[str, str])
+    return {
+        "REDIS_URL": servers.redis_url,
+        "DATABASE_URL": servers.database_url("wsm_app"),
+        "WSM_SYSTEM_DATABASE_URL": servers.database_url("wsm_system"),
+        "WSM_MASTER_KEYS": f"k1:{secret['master']}",
+        "WSM_MASTER_KEY_ID": "k1",
+        "WSM_PORT": str(port),
+        "WSM_DRAIN_SECONDS": "5",
+        "WAHA_API_KEY": secret["api_key"],
+    }
+
+
+def _waha(home: Path, port: int, api_key: str) -> Child:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("WSM_", "WAHA_"))}
+    command = (sys.executable, "-X", "utf8", "-m", "wsm", "sandbox", "serve", "--port", str(port))
+    return Child(
+        name="waha",
+        command=(*command, "--state", str(home / WAHA_STATE)),
+        environ={**environ, "WAHA_API_KEY": api_key},
+        ready_url=f"http://127.0.0.1:{port}/ping",
+    )
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        file.write(content)
+    part.replace(path)
