@@ -228,7 +228,7 @@ class Gateways:
 
     def __init__(
         self,
-        servers: Mapping[str, WahaServer],
+        servers: Mapping[ServerName, WahaServer],
         *,
         send_timeout_seconds: float,
         look_timeout_seconds: float = 20.0,
