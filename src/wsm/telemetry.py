@@ -1,7 +1,7 @@
 """What the outside sees of a process: JSON logs, metrics, and /healthz, /readyz, /metrics.
 
 A log line is a constant event word and values; ids, never objects, never a message text, a phone number or
-a secret: chats appear as pseudonyms (`wire.signature.pseudonym`). Metrics are all defined here, once, with
+a secret; a chat is named by nothing. Metrics are all defined here, once, with
 unit and meaning; docs/METRICS.md is printed from this list and a test fails when it is stale.
 """
 

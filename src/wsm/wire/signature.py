@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from wsm.core.errors import BadInput, Forbidden
-from wsm.core.ids import ChatAddress, SessionAddress
+from wsm.core.ids import SessionAddress
 
 _HEX_128 = re.compile(rb"[0-9a-f]{128}\Z")
 _SESSION_NAME = re.compile(r"[A-Za-z0-9_-]{1,54}\Z")
@@ -76,9 +76,3 @@ def session_secret(master_key: bytes, address: SessionAddress, generation: int) 
         raise BadInput("session", "letters, digits, `_` and `-` only, at most 54")
     text = f"webhook|{address.tenant}|{address.session}|{generation}"
     return hmac.new(master_key, text.encode(), hashlib.sha256).hexdigest()
-
-
-def pseudonym(master_key: bytes, address: ChatAddress) -> str:
-    """Name a chat in a log: the same chat gives the same 12 hex digits, and nobody reads a number in it."""
-    text = f"log|{address.tenant}|{address.session}|{address.chat}"
-    return hmac.new(master_key, text.encode(), hashlib.sha256).hexdigest()[:12]

@@ -54,6 +54,7 @@ class Worker:
         self._running: dict[str, tuple[Bell, asyncio.Task[None]]] = {}
         self._freed = asyncio.Event()
         self._store_away = asyncio.Event()
+        self._token: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -66,15 +67,20 @@ class Worker:
         try:
             while not stop.is_set():
                 try:
-                    claimed = await self._hand_over(claiming=not self._store_away.is_set())
-                    if not claimed:
+                    if self._store_away.is_set():
+                        await self._hand_over(claiming=False)
+                        await asyncio.sleep(_PAUSE_SECONDS)
+                    elif not await self._hand_over(claiming=True):
                         await self._idle(stop)
                 except StreamsUnavailable as exc:
                     log.warning("streams_away", reason=str(exc))
-                    await _either(stop.wait(), seconds=_PAUSE_SECONDS * random.uniform(1, 2))  # noqa: S311
+                    await asyncio.sleep(_PAUSE_SECONDS * random.uniform(1, 2))  # noqa: S311 (only to spread)
             await self._drain()
         finally:
-            mending.cancel()
+            beside = [task for task in (mending, self._token) if task is not None]
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _hand_over(self, *, claiming: bool) -> int:
         """Ring, renew and claim once. Returns how many bells were claimed."""
@@ -93,12 +99,23 @@ class Worker:
         return len(claim.bells)
 
     async def _idle(self, stop: asyncio.Event) -> None:
-        """Wait for a token, a freed slot or the stop; a second at most, so that leases are renewed."""
+        """Wait for a token, a freed slot or the stop; a second at most, so that leases are renewed.
+
+        The wait for a token outlives a call of this: to cut it off would cost its connection.
+        """
+        if self._token is None:
+            self._token = asyncio.create_task(self._handover.wait(_IDLE_SECONDS))
         self._freed.clear()
-        if self._store_away.is_set():
-            await _either(stop.wait(), seconds=_PAUSE_SECONDS)
-        else:
-            await _either(self._handover.wait(_IDLE_SECONDS), stop.wait(), self._freed.wait(), seconds=None)
+        stopped, freed = asyncio.create_task(stop.wait()), asyncio.create_task(self._freed.wait())
+        waiting = {stopped, self._token} | ({freed} if self._is_full() else set())
+        try:
+            await asyncio.wait(waiting, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            freed.cancel()
+        if self._token.done():
+            token, self._token = self._token, None
+            token.result()
 
     async def _ring(self, bell: Bell) -> None:
         """Run one bell to its end, whatever that is; the word it ended in is counted.
@@ -165,18 +182,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _is_full(self) -> bool:
+        return any(self._held(kind) >= self._slots[kind] for kind in Kind)
+
     def _held(self, kind: Kind) -> int:
         return sum(bell.kind is kind for bell, _ in self._running.values())
-
-
-async def _either(*waiting: object, seconds: float | None) -> None:
-    """Wait until the first of some coroutines ends, or for so long; raise what it raised, end the others."""
-    tasks = [asyncio.ensure_future(each) for each in waiting]  # type: ignore[call-overload]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
