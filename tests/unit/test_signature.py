@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from wsm.core.errors import BadInput, Forbidden
-from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
-from wsm.wire.signature import Verifier, pseudonym, session_secret, sign
+from wsm.core.ids import SessionAddress, SessionName, TenantId
+from wsm.wire.signature import Verifier, session_secret, sign
 
 DOCS_KEY = "my-secret-key"
 DOCS_BODY = b'{"event":"message","session":"default","engine":"WEBJS"}'
@@ -122,15 +122,6 @@ def test_no_secret_is_derived_for_a_name_that_waha_would_not_take(name: str) -> 
 def test_a_short_master_key_derives_nothing() -> None:
     with pytest.raises(BadInput, match="master_keys"):
         session_secret(b"m" * 31, ADDRESS, 1)
-
-
-def test_a_pseudonym_is_stable_and_hides_the_number() -> None:
-    chat = ChatAddress(ADDRESS.tenant, ADDRESS.session, ChatId("5511977776666@c.us"))
-    shown = pseudonym(b"m" * 32, chat)
-    assert shown == pseudonym(b"m" * 32, chat)
-    assert shown != pseudonym(b"n" * 32, chat)
-    assert len(shown) == 12
-    assert "5511" not in shown
 
 
 def test_every_sample_verifies_and_none_with_a_byte_flipped(waha_fixtures: Path) -> None:
