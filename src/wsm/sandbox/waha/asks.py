@@ -143,10 +143,16 @@ def reading(shape: type[T], handler: Callable[..., Awaitable[Answer]]) -> asgi.H
         try:
             asked = decoder.decode(request.body or b"{}")
         except msgspec.ValidationError as exc:
-            reason, _, field = str(exc).partition(" - at `$.")
-            raise BadInput(field.rstrip("`") or "body", reason) from None
+            raise BadInput(*_named(exc)) from None
         except msgspec.DecodeError as exc:
             raise BadInput("body", str(exc)) from None
         return await handler(asked, **path)
 
     return read
+
+
+def _named(exc: msgspec.ValidationError) -> tuple[str, str]:
+    """Split msgspec's message into the field, which stands at its end or in its middle, and the reason."""
+    reason, _, path = str(exc).partition(" - at `$.")
+    named = path.rstrip("`") or reason.partition(" field `")[2].rstrip("`")
+    return named or "body", reason

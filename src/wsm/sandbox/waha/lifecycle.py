@@ -41,6 +41,7 @@ _AFTER_SCAN_SECONDS = 2.0
 _LOCK_SECONDS = 5.0
 _QR_SECONDS = 20.0
 _QR_CODES = 6
+_TRIES = 60
 _STATUSES_SHOWN = 3
 _STOP_SECONDS: Final = {Engine.WEBJS: 3.0, Engine.WPP: 3.0, Engine.NOWEB: 1.0, Engine.GOWS: 0.01}
 _UNPAIR_SECONDS = 1.0
@@ -181,15 +182,28 @@ class Lifecycle:
             await self._connect(session)
 
     async def _reconnect(self, session: Session, away_seconds: float) -> None:
-        """Come back from a drop: every try while it is away is a STARTING of its own."""
+        """Come back from a drop, each engine in its way."""
         if self._world.engine is Engine.NOWEB:
             await self._world.pause(_NOTICE_DROP_SECONDS)
-        if self._world.engine.in_browser:
+        elif self._world.engine.in_browser:
             self._enter(session, Status.FAILED)
             await self._world.pause(_RETRY_SECONDS)
-        back_at = asyncio.get_running_loop().time() + away_seconds
         self._enter(session, Status.STARTING)
-        while asyncio.get_running_loop().time() < back_at:
-            await asyncio.sleep(min(_RETRY_SECONDS, back_at - asyncio.get_running_loop().time()))
+        if self._world.engine is Engine.NOWEB:
+            await self._try_again(session, away_seconds)
+        else:
+            await asyncio.sleep(away_seconds)
+        if session.status is Status.STARTING:
+            await self._connect(session)
+
+    async def _try_again(self, session: Session, away_seconds: float) -> None:
+        """Say STARTING with every try of NOWEB's, and give up after so many."""
+        clock = asyncio.get_running_loop().time
+        back_at = clock() + away_seconds
+        for _ in range(_TRIES):
+            left = back_at - clock()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, _RETRY_SECONDS * self._world.tempo.waits))
             self._enter(session, Status.STARTING)
-        await self._connect(session)
+        self._enter(session, Status.FAILED)

@@ -61,17 +61,18 @@ class Rest:
         )
 
     async def working(self, name: str) -> Session:
-        """Return a session that works, or wait as long as WAHA and refuse with its 422."""
-        world = self._world
-        if not await self._until(
-            lambda: name in world.sessions and world.sessions[name].running, _EXISTS_SECONDS
-        ):
-            raise asgi.Refused(asgi.json(_not_running(name), 422))
-        return await self.in_status(name, Status.WORKING)
+        """Return a session that works and is connected, or refuse as `in_status` does."""
+        session = await self.in_status(name, Status.WORKING)
+        if not session.connected:
+            raise EngineError("Connection Closed")
+        return session
 
     async def in_status(self, name: str, expected: Status) -> Session:
         """Return a session in a status, or wait as long as WAHA and refuse with its 422."""
-        session = self._world.sessions[name]
+        sessions = self._world.sessions
+        if not await self._until(lambda: name in sessions and sessions[name].running, _EXISTS_SECONDS):
+            raise asgi.Refused(asgi.json(_not_running(name), 422))
+        session = sessions[name]
         if not await self._until(lambda: session.status is expected, _STATUS_SECONDS):
             refusal = {
                 "error": "Session status is not as expected. Try again later or restart the session",
@@ -80,8 +81,6 @@ class Rest:
                 "expected": [expected],
             }
             raise asgi.Refused(asgi.json(refusal, 422))
-        if expected is Status.WORKING and not session.connected:
-            raise EngineError("Connection Closed")
         return session
 
     async def _until(self, true: Callable[[], bool], seconds: float) -> bool:

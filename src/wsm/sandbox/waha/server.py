@@ -6,7 +6,7 @@ behind it lives on.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -240,9 +240,13 @@ async def serve(
     auto_scan: bool = True,
     global_webhooks: Iterable[dict[str, Any]] = (),
     state_file: Path | None = None,
+    opened: Callable[[str], None] | None = None,
     stopping: asyncio.Event | None = None,
 ) -> None:
-    """Run a sandbox until `stopping` is set or the task is cancelled. Raises OSError if the port is taken."""
+    """Run a sandbox until `stopping` is set or the task is cancelled. Raises OSError if the port is taken.
+
+    opened  is told the base URL once it listens
+    """
     sandbox = WahaSandbox(
         engine=engine,
         api_key=api_key,
@@ -254,4 +258,6 @@ async def serve(
         state_file=state_file,
     )
     async with sandbox:
+        if opened:
+            opened(sandbox.base_url)
         await (stopping or asyncio.Event()).wait()

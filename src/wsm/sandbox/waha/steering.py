@@ -101,6 +101,7 @@ class Steering:
                 "sessions": {
                     name: {
                         "status": session.status,
+                        "statuses": session.statuses,
                         "connected": session.connected,
                         "muted": session.muted,
                         "phone": session.account.phone if session.account else None,

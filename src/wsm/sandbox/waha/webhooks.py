@@ -113,9 +113,13 @@ class Courier:
 
     def __init__(self, world: World, global_webhooks: Iterable[dict[str, Any]] = ()) -> None:
         self._world = world
-        self._global = tuple(msgspec.convert(value, Webhook) for value in global_webhooks)
+        self.make_global(global_webhooks)
         self._client: httpx.AsyncClient | None = None
         self.log: deque[Delivery] = deque(maxlen=_KEPT_DELIVERIES)
+
+    def make_global(self, webhooks: Iterable[dict[str, Any]]) -> None:
+        """Tell these for every session, beside each session's own."""
+        self._global = msgspec.convert(list(webhooks), list[Webhook])
 
     def open(self) -> None:
         """Be ready to post."""
