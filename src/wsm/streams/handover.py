@@ -246,8 +246,9 @@ class Handover:
     ) -> Claim:
         """Renew the leases of `held` and lease up to `slots` more bells of each kind.
 
-        Turns bring their first entries; of those whose last worker was lost a worker has one at a time. Fewer bells than slots with more ready means that the reply was full:
-        a wake token is left, so the next `wait` returns at once.
+        Turns bring their first entries. Of turns whose last worker was lost, a worker has one at a time.
+        Fewer bells than slots with more ready means that the reply was full: a wake token is left, so the
+        next `wait` returns at once.
         """
         arguments: list[str | bytes | int] = [
             worker, _given(now_ms), self._lease_ms, self._turn_entries, self._turn_bytes,
@@ -315,6 +316,15 @@ class Handover:
             timeout_seconds = min(timeout_seconds, patience / 2)
         with translated():
             await self._redis.blpop([keys.WAKE], timeout=max(timeout_seconds, 0.01))  # 0 would be for ever
+
+    async def holder(self, kind: Kind, tenant: TenantId) -> str | None:
+        """Return the name of the worker that runs the tenant's bell now, None when nobody does."""
+        with translated():
+            bell: Any = await self._redis.hget(keys.pointer(tenant, kind), "bell")
+            if bell is None:
+                return None
+            name: Any = await self._redis.hget(keys.rq_job(bell.decode()), "worker_name")
+        return name.decode() if name else None
 
     async def depth(self) -> Depth:
         """Read how much waits; for gauges."""

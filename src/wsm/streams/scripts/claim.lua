@@ -64,7 +64,7 @@ end
 
 local function open(t, few)
   local found, size
-  if few == 1 then found, size = read_alone(t) else found, size = read(t, math.min(few, most)) end
+  if few == 1 then found, size = read_alone(t) else found, size = read(t, math.min(few or most, most)) end
   room = room - size
   return few == 1 and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
 end
@@ -81,7 +81,7 @@ for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]
   while slots > 0 and room > 0 do
     local t, place = unpack(call('ZPOPMIN', ready))
     if not t then break end
-    local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or most)
+    local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or nil)
     local its = call('HMGET', pointer(t, kind), 'bell', 'state')
     if few == 1 and lone == 0 then
       passed[#passed + 1] = { place, t }
@@ -90,7 +90,7 @@ for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]
       hold(kind, t, its[1])
       call('HSET', 'rq:job:' .. its[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
       local bell = { kind, t, its[1], 0, {}, {} }
-      if few then bell[4], bell[5], bell[6] = open(t, few) end
+      if kind == 'turn' then bell[4], bell[5], bell[6] = open(t, few) end
       lone = lone - bell[4]
       bells[#bells + 1] = bell
       slots = slots - 1

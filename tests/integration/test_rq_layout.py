@@ -1,0 +1,150 @@
+"""RQ's keys as the scripts write them, against stock RQ 2.12: what it reads, and what it may do to them."""
+
+import asyncio
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from datetime import datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.cli.helpers import show_queues
+from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.utils import utcparse
+
+from mailboxes import LEASE_MS, START_MS, TENANT, bodies, claim_one, offers, opened, sweep
+from wsm.streams import keys
+from wsm.streams.handover import JOBS
+from wsm.streams.keys import Kind
+
+NAME = str(TENANT)
+
+
+@pytest.fixture
+def stock(redis_url: str) -> Iterator[Any]:
+    """The client that stock RQ uses."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+def queue(stock: Any) -> Queue:
+    return Queue(NAME, connection=stock, serializer=JSONSerializer)
+
+
+def run_stock_worker(stock: Any, *queues: str) -> None:
+    """Let a stock worker empty the queues, as somebody's `rq worker --burst` would."""
+    worker = SimpleWorker(list(queues), connection=stock, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="ERROR")
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_bell_is_field_by_field_what_stock_rq_would_have_enqueued(
+    redis_url: str, stock: Any, kind: Kind
+) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.mail(kind, [TENANT])
+        await handover.ring(kind)
+    [bell] = queue(stock).get_job_ids()
+    ours = stock.hgetall(f"rq:job:{bell}")
+    theirs = stock.hgetall(
+        queue(stock).enqueue(JOBS[kind], description=f"{kind}({NAME})", result_ttl=0, failure_ttl=300).key
+    )
+    assert ours.keys() == theirs.keys()
+    for field in ours.keys() - {b"data", b"created_at", b"enqueued_at"}:
+        assert ours[field] == theirs[field], field
+    assert json.loads(zlib.decompress(ours[b"data"])) == json.loads(zlib.decompress(theirs[b"data"]))
+    for field in (b"created_at", b"enqueued_at"):
+        difference = utcparse(theirs[field].decode()) - utcparse(ours[field].decode())
+        assert 0 <= difference.total_seconds() < 60
+    assert stock.ttl(f"rq:job:{bell}") == -1
+    assert stock.smembers(keys.RQ_QUEUES) == {f"rq:queue:{NAME}".encode()}
+
+
+async def test_stock_rq_reads_a_bell_as_it_waits_runs_and_ends(redis_url: str, stock: Any) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.accept(offers(b"1"))
+        await handover.ring(Kind.TURN)
+        [job] = queue(stock).jobs
+        assert (job.get_status(), job.origin, job.func_name) == (JobStatus.QUEUED, NAME, JOBS[Kind.TURN])
+        assert (job.description, job.result_ttl, job.ttl) == (f"turn({NAME})", 0, None)
+        assert figures(stock) == f"queue {NAME} 1, 0 executing, 0 finished, 0 failed"
+
+        bell = await claim_one(handover)
+        started = StartedJobRegistry(queue=queue(stock))
+        job = Job.fetch(bell.id, connection=stock, serializer=JSONSerializer)
+        assert (job.get_status(), job.worker_name) == (JobStatus.STARTED, "w")
+        assert isinstance(job.started_at, datetime)
+        assert started.get_job_and_execution_ids(cleanup=False) == [(bell.id, "1")]
+        assert figures(stock) == f"queue {NAME} 0, 1 executing, 0 finished, 0 failed"
+        lease_seconds = (START_MS + LEASE_MS) / 1000
+        assert started.get_expired_job_ids(lease_seconds + 59) == []  # SWEEP is a minute earlier
+
+        assert await handover.finish(bell, handled=bell.entries)
+        assert stock.keys("rq:*") == []
+
+
+def figures(stock: Any) -> str:
+    """What `rq info` says of the queues."""
+    with redirect_stdout(StringIO()) as said:
+        found = Queue.all(connection=stock, serializer=JSONSerializer)
+        show_queues(found, raw=True, by_queue=False, queue_class=None, worker_class=None, connection=stock)
+    return said.getvalue().strip()
+
+
+@pytest.mark.parametrize("others", [(), ("somebody-elses",)])
+async def test_a_stock_worker_that_pops_a_bell_harms_nothing(
+    redis_url: str, stock: Any, others: tuple[str, ...]
+) -> None:
+    """With one queue stock RQ moves the bell to an intermediate list, with several it pops it."""
+    async with opened(redis_url) as (handover, _):
+        await handover.accept(offers(b"1"))
+        await handover.ring(Kind.TURN)
+        run_stock_worker(stock, NAME, *others)
+        assert not (await handover.claim("w", {Kind.TURN: 1}, [])).bells
+        done = await sweep(handover)
+        assert (done.repaired, done.rung) == (1, 1)
+        bell = await claim_one(handover)
+        assert bodies(bell.entries) == [b"1"]
+        assert await handover.finish(bell, handled=bell.entries)
+        assert [name for name in stock.keys("rq:*") if not name.startswith(b"rq:worker:")] == []
+
+
+async def test_a_stock_worker_that_dies_with_a_bell_leaves_nothing_behind(redis_url: str, stock: Any) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.accept(offers(b"1"))
+        await handover.ring(Kind.TURN)
+        assert Queue.lmove(stock, f"rq:queue:{NAME}", None)
+        await sweep(handover)
+        bell = await claim_one(handover)
+        assert await handover.finish(bell, handled=bell.entries)
+        assert stock.keys("rq:*") == []
+
+
+async def test_an_emptied_queue_is_rung_again(redis_url: str, stock: Any) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.accept(offers(b"1"))
+        await handover.ring(Kind.TURN)
+        await asyncio.to_thread(queue(stock).empty)
+        assert (await sweep(handover)).rung == 1
+        assert bodies((await claim_one(handover)).entries) == [b"1"]
+
+
+async def test_jobs_of_other_tools_are_counted_and_left_alone(redis_url: str, stock: Any) -> None:
+    async with opened(redis_url) as (handover, _):
+        job = queue(stock).enqueue("somebody.elses", description="not wsm's")
+        await sweep(handover)  # the first finds the queue, from then on it is looked at
+        assert (await sweep(handover)).foreign == 1
+        await handover.accept(offers(b"1"))
+        bell = await claim_one(handover)
+        assert await handover.finish(bell, handled=bell.entries)
+        assert (await sweep(handover)).foreign == 1
+        assert queue(stock).get_job_ids() == [job.id]
+        job.delete()
+        await sweep(handover)
+        assert not stock.exists(keys.ACTIVE, keys.RQ_QUEUES)
