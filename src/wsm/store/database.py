@@ -1,9 +1,11 @@
 """The one place that opens transactions.
 
 Every connection sees the schema `wsm` and gives up by itself: statements, locks and idle transactions end
-after 5 s; whole transactions after 10 where the server can (17+): 5 for the lock, 5 for the work. A tenant's
-transaction sees that tenant alone (row-level security by `set_config(…, true)`, which ends with the
-transaction), so a forgotten WHERE shows nothing of anybody else. Every driver's error that a repetition may cure becomes StoreUnavailable.
+after 5 s; whole transactions after 10 where the server can (17+), 5 for the lock and 5 for the work.
+
+A tenant's transaction sees that tenant alone (row-level security by `set_config(…, true)`, which ends with
+the transaction), so a forgotten WHERE shows nothing of anybody else. Every driver's error that a repetition
+may cure becomes StoreUnavailable.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -57,15 +57,18 @@ class Deliveries:
         self._evidence = evidence
         self._reserved: dict[int, BareId] = {}
 
-    async def run(self, bell: Bell) -> bool:
-        """Send what is due. Returns whether there is more. Raises Unavailable when the store is away."""
+    async def run(self, bell: Bell, *, is_mine: Callable[[], bool]) -> bool:
+        """Send what is due. Returns whether there is more. Raises Unavailable when the store is away.
+
+        is_mine  whether the bell's lease still holds; without it nothing more is claimed
+        """
         flights: dict[int, asyncio.Task[bool]] = {}
         more = False
         try:
             while True:
                 for session in await outbox.survey(self._database, bell.tenant, bell.id, self._clock()):
                     if session[0] not in flights and not more:
-                        flights[session[0]] = asyncio.create_task(self._serve(session, bell))
+                        flights[session[0]] = asyncio.create_task(self._serve(session, bell, is_mine))
                 if not flights:
                     return more
                 await asyncio.wait(flights.values(), timeout=1, return_when=asyncio.FIRST_COMPLETED)
@@ -76,13 +79,15 @@ class Deliveries:
                 task.cancel()
             await asyncio.gather(*flights.values(), return_exceptions=True)
 
-    async def _serve(self, session: outbox.Session, bell: Bell) -> bool:
+    async def _serve(self, session: outbox.Session, bell: Bell, is_mine: Callable[[], bool]) -> bool:
         """Look up a session's doubts, then send until nothing is due. Returns whether it stopped early."""
         gateway = self._gateways.session(session[2], session[1])
         for doubt in await outbox.doubts(self._database, session, self._clock()):
             outcome = await self._look_up(gateway, doubt)
             await self._settle(session, None, doubt.id, doubt.intent, outcome)
         for _ in range(MESSAGES_PER_BELL):
+            if not is_mine():
+                return False
             asked_at = self._monotonic()
             try:
                 fresh_id = self._reserved.pop(session[0], None) or await gateway.new_message_id()

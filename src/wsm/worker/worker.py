@@ -52,6 +52,7 @@ class Worker:
         self._slots = slots
         self._drain_seconds = drain_seconds
         self._running: dict[str, tuple[Bell, asyncio.Task[None]]] = {}
+        self._lost: set[str] = set()
         self._freed = asyncio.Event()
         self._store_away = asyncio.Event()
         self._token: asyncio.Task[None] | None = None
@@ -90,11 +91,9 @@ class Worker:
                 free[kind] = self._slots[kind] - self._held(kind)
                 RINGS.labels(kind).inc(await self._handover.ring(kind))
         claim = await self._handover.claim(self._name, free, [bell for bell, _ in self._running.values()])
-        for lost in claim.lost:
-            bell, _ = self._running[lost]
-            log.warning("lease_lost", tenant=bell.tenant, bell=lost)
+        self._lost |= set(claim.lost) & self._running.keys()
         for bell in claim.bells:
-            self._running[bell.id] = (bell, asyncio.create_task(self._ring(bell)))
+            self._running[bell.id] = (bell, asyncio.create_task(self._see_to(bell)))
             BELLS_IN_FLIGHT.labels(bell.kind).inc()
         return len(claim.bells)
 
@@ -117,7 +116,7 @@ class Worker:
             token, self._token = self._token, None
             token.result()
 
-    async def _ring(self, bell: Bell) -> None:
+    async def _see_to(self, bell: Bell) -> None:
         """Run one bell to its end, whatever that is; the word it ended in is counted.
 
         A bug leaves the bell to its lease: SWEEP rings again, one entry at a time.
@@ -139,6 +138,7 @@ class Worker:
             log.exception("bell_failed", tenant=bell.tenant, bell=bell.id)
         finally:
             del self._running[bell.id]
+            self._lost.discard(bell.id)
             self._freed.set()
             BELLS_IN_FLIGHT.labels(bell.kind).dec()
             BELLS.labels(bell.kind, outcome).inc()
@@ -151,7 +151,10 @@ class Worker:
                 bell, handled=settled.handled, parked=settled.parked, deliver=settled.deliver
             )
         else:
-            mine = await self._handover.finish(bell, more=await self._deliveries.run(bell))
+            more = await self._deliveries.run(bell, is_mine=lambda: bell.id not in self._lost)
+            mine = await self._handover.finish(bell, more=more)
+        if not mine:
+            log.warning("bell_lost", tenant=bell.tenant, bell=bell.id)
         return "done" if mine else "lost"
 
     async def _hand_back(self, bell: Bell) -> None:
