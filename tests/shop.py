@@ -73,8 +73,18 @@ class Shop:
         """A customer's message, written now."""
         return self.message(f"{phone}@c.us", text, **more)
 
-    def message(self, chat: str, text: str, *, id: str | None = None, from_me: bool = False, source: str = "app",  # noqa: A002
-                ago: float = 0, alt: str = "", event: str = "message.any") -> bytes:  # fmt: skip
+    def message(
+        self,
+        chat: str,
+        text: str,
+        *,
+        id: str | None = None,  # noqa: A002 (WAHA's word)
+        from_me: bool = False,
+        source: str = "app",
+        ago: float = 0,
+        alt: str = "",
+        event: str = "message.any",
+    ) -> bytes:
         """A body of `message.any`, `ago` seconds old."""
         stamped = int((self.now.timestamp() - ago) * 1000)
         bare = id or f"3EB0{next(_numbers):016X}"

@@ -1,4 +1,4 @@
-"""Turns on a real PostgreSQL: history, line, dedupe, order, and what a failing entry does to its neighbours."""
+"""Turns on a real PostgreSQL: history, line, dedupe, order, and failing entries among others."""
 
 import asyncio
 from datetime import timedelta
@@ -10,6 +10,7 @@ from databases import Database as Urls
 from shop import SESSION, Shop, shop
 from wsm.core.errors import StoreUnavailable
 from wsm.core.ids import ChatId
+from wsm.store import fleet
 
 ANA, BIA, CAIO, DUDA = "5511900000001", "5511900000002", "5511900000003", "5511900000004"
 
@@ -211,8 +212,6 @@ async def test_a_turn_sees_its_own_tenant_alone(database: Urls) -> None:
 
 
 async def test_dedupe_rows_end_when_no_repeat_can_come(database: Urls) -> None:
-    from wsm.store import fleet
-
     async with shop(database) as at:
         await at.turn(at.says(ANA, "oi"))
         assert await fleet.purge_dedupe(at.system, at.now - timedelta(days=60)) == 0
@@ -222,4 +221,20 @@ async def test_dedupe_rows_end_when_no_repeat_can_come(database: Urls) -> None:
 def _refuse_texts_of(urls: Urls, text: str) -> None:
     """Make PostgreSQL refuse one text, as a bug of ours would."""
     with psycopg.connect(urls.owner_url, autocommit=True) as owner:
-        owner.execute(f"alter table wsm.messages add constraint poison check (body <> '{text}')")  # type: ignore[arg-type]
+        owner.execute(f"alter table wsm.messages add constraint poison check (body <> '{text}')")
+
+
+async def test_a_body_that_cannot_be_read_is_put_aside_with_its_reason(database: Urls) -> None:
+    async with shop(database) as at:
+        body = b'{"event":"message","session":"s","payload":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+        settled = await at.turn(at.says(ANA, "oi"), body)
+        assert len(settled.handled) == 1
+        assert [(parking.reason, len(parking.entries)) for parking in settled.parked] == [("BadInput", 1)]
+
+
+async def test_a_phone_whose_clock_runs_ahead_makes_nobody_late(database: Urls) -> None:
+    async with shop(database) as at:
+        await at.turn(at.message(f"{ANA}@c.us", "olá", from_me=True, ago=-3600))
+        at.later(1)
+        await at.turn(at.says(ANA, "oi"))
+        assert await at.line() == [(ANA, None)]

@@ -16,7 +16,7 @@ from wsm.core.ids import ChatId, EntryId, SessionName, TenantId
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import MessageId, chat_id, chat_kind, digest, key, message_id
 
-_DAY_MS = 86_400_000
+_AHEAD_MS = 5 * 60_000  # clocks differ; a phone whose clock runs ahead must not make every answer late
 _SECONDS_END = 10**11
 """Below this a timestamp is in seconds (until the year 5138), from it on in milliseconds (since 1973)."""
 _MILLISECONDS_END = 10**14
@@ -108,9 +108,9 @@ class Hook(msgspec.Struct, frozen=True):
         }
 
     def at_ms(self, value: object) -> int:
-        """Read a timestamp; the arrival when it is missing, unreadable or more than a day ahead."""
+        """Read a timestamp; the arrival when it is missing, unreadable or more than 5 minutes ahead."""
         found = milliseconds(value)
-        if found is None or found > self.received_at_ms + _DAY_MS:
+        if found is None or found > self.received_at_ms + _AHEAD_MS:
             return self.received_at_ms
         return found
 

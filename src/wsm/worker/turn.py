@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from wsm.core.attendance import Effect
-from wsm.core.errors import Unavailable
+from wsm.core.errors import BadInput, Unavailable
 from wsm.core.events import (
     CloseAsked,
     Event,
@@ -74,7 +74,7 @@ class Turns:
         for entry in bell.entries:
             try:
                 items.append((entry, _read(bell.tenant, entry)))
-            except ValueError as exc:
+            except BadInput as exc:
                 settled.parked.append(Parking(SESSION_LEVEL, entry.id, _reason(exc), (entry,)))
         runnable = []
         for chat, group in _by_chat(items):

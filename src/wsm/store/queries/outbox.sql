@@ -20,9 +20,10 @@ update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
 where state in ('pending', 'indeterminate') and expires_at <= %(now)s
 
 -- name: due_sessions
+-- A session whose way out is a proxy waits: nothing here can act through one yet, and direct is no fall back.
 select distinct s.id, s.name, s.server
 from outbox o join sessions s on s.id = o.session_id
-where o.state in ('pending', 'indeterminate') and o.not_before <= %(now)s
+where o.state in ('pending', 'indeterminate') and o.not_before <= %(now)s and s.exit_policy = 'direct'
 
 -- name: next_pending
 select o.id, o.class as intent, o.ticket_id, o.conversation_id, o.reserved_id, o.attempts, c.chat_id,
