@@ -1,6 +1,7 @@
 """What ingest answers, and what lies in Redis afterwards: real HTTP, a real Valkey."""
 
 import asyncio
+import time
 
 import pytest
 import structlog
@@ -321,6 +322,20 @@ async def test_a_body_up_to_the_limit_is_taken_and_one_byte_more_is_not(redis_ur
         assert len(await ingest.entries(ANN)) == 1
 
 
+async def test_who_reads_only_after_he_wrote_everything_reads_his_413(redis_url: str) -> None:
+    async with site(redis_url) as ingest:
+        for size in (BODY_LIMIT + 1, 2 * BODY_LIMIT):
+            # Small pieces: the server has answered long before the last of them.
+            async with connected(ingest.port) as client:
+                whole = to(ANN, b"x" * size)
+                for start in range(0, len(whole), 1000):
+                    await client.send(whole[start : start + 1000])
+                    await asyncio.sleep(0)
+                assert refused(await client.reply(), "too_large", 413)
+                assert await client.ended() == b""
+        assert await ingest.nothing_written()
+
+
 async def test_a_declared_giant_is_refused_before_it_comes(redis_url: str) -> None:
     async with site(redis_url) as ingest, connected(ingest.port) as connection:
         head = request(
@@ -421,5 +436,6 @@ async def test_a_mailbox_is_full_by_bytes_too_and_so_are_all_of_them(redis_url: 
         assert refused(await ingest.say(to(BOB, small)), "mailbox_full_all", 503)
 
 
-async def test_the_clock_of_the_arrival_is_the_walls() -> None:
-    assert abs(wall_clock_ms() - NOW_MS) < 10 * 365 * 86_400_000
+def test_the_clock_of_the_arrival_is_the_walls() -> None:
+    before = int(time.time() * 1000)
+    assert before <= wall_clock_ms() <= int(time.time() * 1000)

@@ -6,6 +6,7 @@ wait for it, though it may have been appended: they are told to come again, and 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
@@ -26,7 +27,7 @@ _QUARANTINED = telemetry.INGEST_REQUESTS.labels("quarantined")
 
 
 class _Waiting(msgspec.Struct):
-    """An item in the queue. `since` is the loop's time; `reply` ends with None or an Unavailable."""
+    """An item in the queue, `since` a monotonic time; `reply` ends with None or an Unavailable."""
 
     item: Item
     since: float
@@ -75,8 +76,7 @@ class Batcher:
             raise Unavailable("stopping")
         if len(self._queue) >= self._queue_entries or self._queued_bytes + size_bytes > self._queue_bytes:
             raise Unavailable("queue_full")
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(item, loop.time(), loop.create_future())
+        waiting = _Waiting(item, time.monotonic(), asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._queued_bytes += size_bytes
         if self._sending is None:
@@ -122,7 +122,7 @@ class Batcher:
         """Take the next batch off the queue, without those who left and those who waited too long."""
         batch: list[_Waiting] = []
         size_bytes = 0
-        oldest = asyncio.get_running_loop().time() - self._timeout_seconds
+        oldest = time.monotonic() - self._timeout_seconds
         while self._queue and len(batch) < self._batch_entries:
             next_bytes = len(self._queue[0].item.body)
             if batch and size_bytes + next_bytes > self._batch_bytes:
@@ -158,7 +158,7 @@ class Batcher:
                 waiting.reply.set_exception(MailboxFull(scope))
         _ACCEPTED.inc(accepted)
         _QUARANTINED.inc(quarantined)
-        seconds = asyncio.get_running_loop().time() - batch[0].since
+        seconds = time.monotonic() - batch[0].since
         telemetry.INGEST_BATCH.observe(len(batch))
         telemetry.INGEST_SECONDS.observe(seconds)
         log.debug("batch_settled", entries=len(batch), appended=accepted + quarantined, seconds=seconds)

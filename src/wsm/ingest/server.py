@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -63,11 +64,13 @@ async def serve(
 ) -> None:
     """Serve on a listening socket until `stop` is set; then accept no more, answer what is in flight, return.
 
+    bounds              fewer connections where the system allows fewer open files
     keep_alive_seconds  idle connections are kept; WAHA keeps its own for 4 s, so it must be well above
     drain_seconds       after `stop`, when who is still unanswered is cut off
     trusted_proxies     addresses whose X-Forwarded-For is the client's address in the log; none by default
     """
-    _allow_files(bounds.connections + _OTHER_FILES)
+    files = _allow_files(bounds.connections + _OTHER_FILES)
+    bounds = msgspec.structs.replace(bounds, connections=min(bounds.connections, files - _OTHER_FILES))
     config = uvicorn.Config(
         app,
         interface="asgi3",
@@ -115,9 +118,11 @@ async def _end(server: uvicorn.Server, stop: asyncio.Event) -> None:
     server.should_exit = True
 
 
-def _allow_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as `wanted` and the hard limit allow."""
+def _allow_files(wanted: int) -> int:
+    """Let the process open `wanted` files, or as many as the hard limit allows; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
