@@ -30,6 +30,7 @@ from wsm.store.migrate import migrate
 from wsm.wire.signature import session_secret, sign
 
 WORKERS = ("worker-1", "worker-2")
+PROCESSES = ("ingest", "clock", *WORKERS)
 WAHA_STATE = "waha"
 """The file in a home that keeps what the sandbox WAHA's volume would keep."""
 
@@ -42,12 +43,20 @@ class Site:
     """A running site.
 
     environ     the settings of its processes, as environment variables
-    supervisor  keeps the processes: waha (unless a real one is used), ingest, clock, worker-1, worker-2
+    ops_urls    where each of `PROCESSES` answers /healthz, /readyz and /metrics
+    supervisor  keeps the processes, and the sandbox `waha` unless a real one is used
     """
 
-    def __init__(self, servers: Embedded, environ: Mapping[str, str], supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        servers: Embedded,
+        environ: Mapping[str, str],
+        ops_urls: Mapping[str, str],
+        supervisor: Supervisor,
+    ) -> None:
         self.servers = servers
         self.environ = environ
+        self.ops_urls = ops_urls
         self.supervisor = supervisor
         self.settings = load(environ)
 
@@ -129,24 +138,24 @@ async def site(
     Raises Unavailable with the end of a process' log when it does not become ready.
     """
     await migrate(servers.database_url())
-    ports = free_ports(3 + len(WORKERS))
-    environ = {**_settings(servers, home, ports[0]), **(changed or {})}
+    port, waha_port, *ops_ports = free_ports(2 + len(PROCESSES))
+    ops = dict(zip(PROCESSES, ops_ports, strict=True))
+    environ = {**_settings(servers, home, port), **(changed or {})}
     children = []
     if real_waha:
         environ |= real_waha
     else:
-        (waha_port,) = free_ports(1)
         environ["WAHA_URL"] = f"http://127.0.0.1:{waha_port}"
         children.append(_waha(home, waha_port, environ["WAHA_API_KEY"]))
-    children.append(wsm_child("ingest", settings=environ, ops_port=ports[1]))
-    children.append(wsm_child("clock", settings=environ, ops_port=ports[2]))
-    for name, port in zip(WORKERS, ports[3:], strict=True):
-        children.append(wsm_child("worker", settings=environ, ops_port=port, alias=name))
+    for name, ops_port in ops.items():
+        command = "worker" if name in WORKERS else name
+        children.append(wsm_child(command, settings=environ, ops_port=ops_port, alias=name))
+    ops_urls = {name: f"http://127.0.0.1:{ops_port}" for name, ops_port in ops.items()}
     async with Supervisor(children, logs=home / "log") as supervisor:
         await supervisor.ready()
         _write_private(home / _FILE, msgspec.json.encode(environ))
         try:
-            yield Site(servers, environ, supervisor)
+            yield Site(servers, environ, ops_urls, supervisor)
         finally:
             (home / _FILE).unlink(missing_ok=True)
 
