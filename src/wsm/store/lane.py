@@ -73,10 +73,14 @@ class Lane:
     async def chats(self, events: Sequence[Event], kinds: Mapping[ChatId, ChatKind]) -> Chats:
         """Find or make the conversation of every chat among `events`.
 
-        A twin id in a message makes both ids aliases of one contact from then on. An ask to close a chat
-        that nobody ever wrote in makes nothing.
+        A twin id in a direct chat's message makes both ids aliases of one contact from then on; elsewhere it
+        is a member's. An ask to close a chat that nobody ever wrote in makes nothing.
         """
-        messages = [event for event in events if isinstance(event, MessageReceived)]
+        messages = [
+            event
+            for event in events
+            if isinstance(event, MessageReceived) and kinds[event.chat] is ChatKind.DIRECT
+        ]
         twins = {event.chat: event.twin for event in messages if event.twin}
         names = {event.chat: event.push_name for event in messages if event.push_name and not event.from_me}
         chats = sorted({(event.session, event.chat) for event in events if event.chat is not None})
