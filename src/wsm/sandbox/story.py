@@ -115,8 +115,9 @@ class Story:
 
     async def tell(self) -> None:
         """Tell it from the beginning to the last line."""
-        self._bakery = await self._site.found(BAKERY, "Padaria Aurora")
-        self._optician = await self._site.found(OPTICIAN, "Ótica Luz")
+        self._bakery, self._optician = await asyncio.gather(
+            self._site.found(BAKERY, "Padaria Aurora"), self._site.found(OPTICIAN, "Ótica Luz")
+        )
         async with self._screen():
             await self._everyone_writes()
             await self._somebody_forges()
