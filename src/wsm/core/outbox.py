@@ -38,7 +38,7 @@ class IntentState(StrEnum):
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """An intent claimed for one attempt: `text` was true in the moment of the claim."""
+    """An intent claimed for the `attempt`-th time (1 …): `text` was true in the moment of the claim."""
 
     id: int
     address: SessionAddress
@@ -47,11 +47,11 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     intent: str
     text: str
     reserved_id: BareId | None
-    attempts: int
+    attempt: int
 
 
 class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
-    """An indeterminate intent that waits for evidence."""
+    """An indeterminate intent that waits for evidence of its last attempt."""
 
     id: int
     address: SessionAddress
@@ -62,6 +62,7 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     reserved_id: BareId | None
     claimed_at: datetime
+    attempt: int
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -73,7 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
     not_before: datetime | None = None
 
 
-def after_error(error: WsmError, *, attempts: int, now: datetime) -> Outcome:
+def after_error(error: WsmError, *, attempt: int, now: datetime) -> Outcome:
     """Decide what an attempt that raised has come to.
 
     A gateway that is away, or refuses for a reason that somebody can mend (a wrong key, a missing session),
@@ -83,12 +84,12 @@ def after_error(error: WsmError, *, attempts: int, now: datetime) -> Outcome:
         return Outcome(IntentState.INDETERMINATE, str(error), not_before=now + LOOK_UP_AGAIN)
     if isinstance(error, GatewayRefused) and error.status not in _MENDABLE_STATUSES:
         return Outcome(IntentState.FAILED, str(error))
-    return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempts))
+    return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt))
 
 
-def delay(attempts: int) -> timedelta:
+def delay(attempt: int) -> timedelta:
     """How long an intent waits after its n-th attempt (1 …) that certainly sent nothing."""
-    return timedelta(seconds=_DELAYS_SECONDS[min(attempts, len(_DELAYS_SECONDS)) - 1])
+    return timedelta(seconds=_DELAYS_SECONDS[min(attempt, len(_DELAYS_SECONDS)) - 1])
 
 
 def after_look_up(

@@ -71,8 +71,8 @@ def _content(record: Record) -> dict[str, Any]:
 
 
 async def settle_by_id(transaction: Transaction, session: int, bare_id: BareId) -> bool:
-    """Settle the intent in doubt that reserved `bare_id`, if there is one: it has left."""
-    row = await transaction.row("doubtful_by_id", session=session, bare_id=bare_id)
+    """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
+    row = await transaction.row("unsent_by_id", session=session, bare_id=bare_id)
     if row is None:
         return False
     await record_sent(transaction, row.id, bare_id)

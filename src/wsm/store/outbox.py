@@ -4,7 +4,6 @@ Nothing here calls a gateway: a claim is one transaction, the call is outside of
 another one. What a customer reads is rendered in the claim, from the line as it is in that moment.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -81,7 +80,7 @@ async def claim(
                 intent=row.intent,
                 text=text,
                 reserved_id=reserved,
-                attempts=row.attempts + 1,
+                attempt=row.attempts + 1,
             )
     return None
 
@@ -117,41 +116,38 @@ async def doubts(database: Database, session: Session, now: datetime) -> list[Do
             text=row.body,
             reserved_id=row.reserved_id,
             claimed_at=row.claimed_at,
+            attempt=row.attempts,
         )
         for row in rows
     ]
 
 
 async def settle(
-    database: Database,
-    tenant: TenantId,
-    bell: str | None,
-    outcomes: Sequence[tuple[int, Outcome]],
-    now: datetime,
+    database: Database, tenant: TenantId, intent: int, attempt: int, outcome: Outcome, now: datetime
 ) -> None:
-    """Write what became of intents.
+    """Write what became of an attempt, or what a look-up has shown of it.
 
-    bell  the bell that claimed them, None for the outcomes of look-ups
-
-    What evidence has settled stays settled, and an intent that another bell has claimed since is touched by
-    nothing but the knowledge that it was sent.
+    What evidence has settled stays settled, and an intent that has been claimed again since is touched by
+    nothing but the knowledge that it was sent. One place is to be told per ticket: a later intent that has
+    been written meanwhile is dropped, as the earlier one will tell the place that is true then.
     """
     async with locked(database, tenant, now) as transaction:
-        for intent, outcome in outcomes:
-            row = await transaction.row("intent_for_settling", id=intent)
-            if outcome.state is IntentState.SENT and outcome.bare_id is not None:
-                await history.record_sent(transaction, intent, outcome.bare_id)
-            elif (row.state, row.bell) == (IntentState.SENDING, bell) or (
-                row.state == IntentState.INDETERMINATE and bell in {None, row.bell}
-            ):
-                await transaction.run(
-                    "settle_intent",
-                    id=intent,
-                    state=outcome.state,
-                    reason=outcome.reason,
-                    bare_id=None,
-                    not_before=outcome.not_before,
-                )
+        if outcome.state is IntentState.SENT and outcome.bare_id is not None:
+            await history.record_sent(transaction, intent, outcome.bare_id)
+            return
+        row = await transaction.row("intent_for_settling", id=intent)
+        if row.attempts != attempt or row.state not in {IntentState.SENDING, IntentState.INDETERMINATE}:
+            return
+        if outcome.state is IntentState.PENDING:
+            await transaction.run("drop_merged", id=intent)
+        await transaction.run(
+            "settle_intent",
+            id=intent,
+            state=outcome.state,
+            reason=outcome.reason,
+            bare_id=None,
+            not_before=outcome.not_before,
+        )
 
 
 async def postpone(database: Database, session: Session, reason: str, until: datetime, now: datetime) -> None:

@@ -23,6 +23,7 @@ from wsm.core.outbox import (
 from wsm.gateway.waha import Gateways, WahaSession
 from wsm.store import outbox
 from wsm.store.database import Database
+from wsm.store.months import Months
 from wsm.streams.handover import Bell
 from wsm.telemetry import SENDS, logger
 
@@ -55,6 +56,7 @@ class Deliveries:
         self._monotonic = monotonic
         self._start_within = start_within
         self._evidence = evidence
+        self._months = Months(database)
         self._reserved: dict[int, BareId] = {}
 
     async def run(self, bell: Bell, *, is_mine: Callable[[], bool]) -> bool:
@@ -66,12 +68,16 @@ class Deliveries:
         more = False
         try:
             while True:
-                for session in await outbox.survey(self._database, bell.tenant, bell.id, self._clock()):
-                    if session[0] not in flights and not more:
+                sessions = []
+                if is_mine() and not more:
+                    sessions = await outbox.survey(self._database, bell.tenant, bell.id, self._clock())
+                for session in sessions:
+                    if session[0] not in flights:
                         flights[session[0]] = asyncio.create_task(self._serve(session, bell, is_mine))
                 if not flights:
                     return more
-                await asyncio.wait(flights.values(), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(flights.values(), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+                more &= bool(done)  # who takes longer than that hangs: the others go on without him
                 for key in [key for key, task in flights.items() if task.done()]:
                     more |= flights.pop(key).result()
         finally:
@@ -84,11 +90,10 @@ class Deliveries:
         gateway = self._gateways.session(session[2], session[1])
         for doubt in await outbox.doubts(self._database, session, self._clock()):
             outcome = await self._look_up(gateway, doubt)
-            await self._settle(session, None, doubt.id, doubt.intent, outcome)
+            await self._settle(doubt, outcome)
         for _ in range(MESSAGES_PER_BELL):
             if not is_mine():
                 return False
-            asked_at = self._monotonic()
             try:
                 fresh_id = self._reserved.pop(session[0], None) or await gateway.new_message_id()
             except WsmError as exc:
@@ -96,13 +101,14 @@ class Deliveries:
                 await outbox.postpone(self._database, session, str(exc), until, self._clock())
                 log.warning("gateway_away", tenant=bell.tenant, session=session[1].session, reason=str(exc))
                 return False
+            asked_at = self._monotonic()
             claimed = await outbox.claim(self._database, session, bell.id, fresh_id, self._clock())
             if fresh_id is not None and (claimed is None or claimed.reserved_id != fresh_id):
                 self._reserved[session[0]] = fresh_id
             if claimed is None:
                 return False
             outcome = await self._send(gateway, claimed, asked_at)
-            await self._settle(session, bell.id, claimed.id, claimed.intent, outcome)
+            await self._settle(claimed, outcome)
         return True
 
     async def _send(self, gateway: WahaSession, claimed: Claimed, asked_at: float) -> Outcome:
@@ -112,7 +118,7 @@ class Deliveries:
         try:
             bare_id = await gateway.send_text(claimed.chat, claimed.text, id=claimed.reserved_id)
         except WsmError as exc:
-            return after_error(exc, attempts=claimed.attempts, now=self._clock())
+            return after_error(exc, attempt=claimed.attempt, now=self._clock())
         return Outcome(IntentState.SENT, bare_id=bare_id)
 
     async def _look_up(self, gateway: WahaSession, doubt: Doubtful) -> Outcome:
@@ -134,11 +140,10 @@ class Deliveries:
         own = await gateway.own_messages(doubt.chat, since)
         return next((message.id for message in own if message.body == doubt.text), None)
 
-    async def _settle(
-        self, session: outbox.Session, bell: str | None, intent: int, name: str, outcome: Outcome
-    ) -> None:
-        tenant = session[1].tenant
-        await outbox.settle(self._database, tenant, bell, [(intent, outcome)], self._clock())
-        SENDS.labels(name, outcome.state).inc()
-        log.info("send", tenant=tenant, session=session[1].session, intent=intent, kind=name,
+    async def _settle(self, intent: Claimed | Doubtful, outcome: Outcome) -> None:
+        address, now = intent.address, self._clock()
+        await self._months.cover(now)
+        await outbox.settle(self._database, address.tenant, intent.id, intent.attempt, outcome, now)
+        SENDS.labels(intent.intent, outcome.state).inc()
+        log.info("send", tenant=address.tenant, session=address.session, intent=intent.id, kind=intent.intent,
                  outcome=outcome.state, reason=outcome.reason)  # fmt: skip

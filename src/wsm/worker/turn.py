@@ -23,10 +23,10 @@ from wsm.core.events import (
 )
 from wsm.core.ids import ChatId, EntryId, TenantId
 from wsm.core.turn import decide
-from wsm.store import fleet
 from wsm.store.database import Database
 from wsm.store.history import moment
 from wsm.store.lane import open_lane
+from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
 from wsm.telemetry import ENTRIES, EVENT_AGE, logger
 from wsm.wire import waha
@@ -66,7 +66,7 @@ class Turns:
         self._database = database
         self._clock = clock
         self._stale_after = stale_after
-        self._months: set[tuple[int, int]] = set()
+        self._months = Months(database)
 
     async def run(self, bell: Bell) -> Settled:
         """Handle a bell's entries. Raises Unavailable, and then nothing is to be finished."""
@@ -140,7 +140,8 @@ class Turns:
         events = [event for _, event in items]
         stale = [event for entry, event in items if _stale(entry, event, oldest)]
         current = [event for event in events if event not in stale]
-        await self._make_months(current)
+        written_at = (moment(event.order.sent_at_ms) for event in current if isinstance(event, HistoryEvent))
+        await self._months.cover(now, *written_at)
         async with open_lane(self._database, tenant, now) as lane:
             await lane.keep(stale, stale=True)
             fresh = await lane.first_seen(current)
@@ -164,15 +165,6 @@ class Turns:
             EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
         _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects))
         return effects > 0
-
-    async def _make_months(self, events: Iterable[Event]) -> None:
-        """Make the months of history that these events fall into; a month is asked for once per process."""
-        for event in events:
-            sent_at = moment(event.order.sent_at_ms)
-            month = (sent_at.year, sent_at.month)
-            if month not in self._months and isinstance(event, HistoryEvent):
-                await fleet.ensure_month(self._database, sent_at.date())
-                self._months.add(month)
 
 
 def _count(tally: _Tally, more: _Tally) -> None:

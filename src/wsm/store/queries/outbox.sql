@@ -1,9 +1,10 @@
 -- name: reserved_of
 select reserved_id from outbox where reserved_id = any (%(ids)s)
 
--- name: doubtful_by_id
+-- name: unsent_by_id
+-- In any state: an id that somebody has seen has left, also where nothing was found or the time was over.
 select o.id from outbox o
-where o.session_id = %(session)s and o.reserved_id = %(bare_id)s and o.state in ('sending', 'indeterminate')
+where o.session_id = %(session)s and o.reserved_id = %(bare_id)s and o.state <> 'sent'
 
 -- name: doubtful_by_text
 select o.id from outbox o
@@ -20,10 +21,16 @@ update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
 where state in ('pending', 'indeterminate') and expires_at <= %(now)s
 
 -- name: due_sessions
--- A session whose way out is a proxy waits: nothing here can act through one yet, and direct is no fall back.
+-- With something to look up, or to send that nothing before it in its chat holds up: what is listed can be
+-- worked on. A session whose way out is a proxy waits: nothing here can act through one yet, and direct is no
+-- fall back.
 select distinct s.id, s.name, s.server
 from outbox o join sessions s on s.id = o.session_id
-where o.state in ('pending', 'indeterminate') and o.not_before <= %(now)s and s.exit_policy = 'direct'
+where o.not_before <= %(now)s and s.exit_policy = 'direct'
+  and (o.state = 'indeterminate'
+       or o.state = 'pending'
+          and not exists (select from outbox e where e.conversation_id = o.conversation_id and e.id < o.id
+                          and e.state in ('pending', 'sending', 'indeterminate')))
 
 -- name: next_pending
 select o.id, o.class as intent, o.ticket_id, o.conversation_id, o.reserved_id, o.attempts, c.chat_id,
@@ -51,8 +58,14 @@ where id = %(id)s and state = 'pending'
 update outbox set state = 'dropped', reason = %(reason)s, settled_at = %(now)s where id = %(id)s
 
 -- name: intent_for_settling
-select o.id, o.state, o.bell, o.session_id, o.conversation_id, o.ticket_id, o.body, o.place, o.reserved_id
+select o.id, o.state, o.attempts, o.session_id, o.conversation_id, o.ticket_id, o.body, o.place, o.reserved_id
 from outbox o where o.id = %(id)s
+
+-- name: drop_merged
+update outbox later set state = 'dropped', reason = 'told by an earlier one', settled_at = %(now)s
+from outbox o
+where o.id = %(id)s and o.class = 'place' and later.class = 'place' and later.ticket_id = o.ticket_id
+  and later.id <> o.id and later.state = 'pending'
 
 -- name: settle_intent
 update outbox set state = %(state)s, reason = %(reason)s, reserved_id = coalesce(%(bare_id)s, reserved_id),
@@ -64,7 +77,8 @@ where id = %(id)s
 update tickets set told_place = %(place)s where id = %(ticket)s
 
 -- name: doubtful_due
-select o.id, o.session_id, s.name as session, s.server, o.chat_id, o.class as intent, o.body, o.reserved_id, o.claimed_at
+select o.id, o.session_id, s.name as session, s.server, o.chat_id, o.class as intent, o.body, o.reserved_id,
+       o.claimed_at, o.attempts
 from outbox o join sessions s on s.id = o.session_id
 where o.session_id = %(session)s and o.state = 'indeterminate' and o.not_before <= %(now)s
 order by o.id limit 20
