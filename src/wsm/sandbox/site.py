@@ -84,18 +84,26 @@ class Site:
             await fleet.add_session(
                 database, address, server=DEFAULT_SERVER, alias="", kid=self.settings.master_key_id
             )
+        await self.link(address)
+        return address.session
+
+    def secret(self, address: SessionAddress) -> str:
+        """Return what WAHA signs a session's webhooks with."""
         key = master_key(self.settings, self.settings.master_key_id)
+        return session_secret(key, address, _GENERATION)
+
+    async def link(self, address: SessionAddress) -> None:
+        """Make a session at the gateway, and again after it was killed, for it forgets."""
         url = f"{self.webhooks_url}/{address.tenant}/{address.session}"
-        secret = session_secret(key, address, _GENERATION)
+        secret = self.secret(address)
         await self._known(url, secret)
-        config = webhook_config(url, secret)
         servers = {ServerName(server): value for server, value in self.settings.waha.items()}
         gateways = Gateways(servers, send_timeout_seconds=30)
         try:
-            await gateways.session(DEFAULT_SERVER, address).create(config, start=True)
+            gateway = gateways.session(DEFAULT_SERVER, address)
+            await gateway.create(webhook_config(url, secret), start=True)
         finally:
             await gateways.aclose()
-        return address.session
 
     async def _known(self, url: str, secret: str) -> None:
         """Wait until ingest has the session in its directory.
