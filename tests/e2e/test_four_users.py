@@ -6,27 +6,10 @@ is replayed by a model of its own (`ledger`).
 
 import random
 
-from e2e.ledger import Ledger
-from e2e.town import Ground, Town, customers, town
+from e2e.town import YOUR_TURN, Ground, Town, customers, entered, moved, town
 from wsm.core.ids import TenantId
 
 SHOP = TenantId(1460561546)
-YOUR_TURN = "Chegou a sua vez! Você está sendo atendido agora."
-
-
-def entered(place: int) -> str:
-    return f"Recebemos sua mensagem. Você é o nº {place} na fila. Pode enviar mais detalhes enquanto espera."
-
-
-def moved(place: int) -> str:
-    if place == 1:
-        return "A fila andou: você é o próximo (nº 1). Fique por perto, por favor."
-    return f"A fila andou: agora você é o nº {place}."
-
-
-async def replayed(at: Town, capacity: int = 1) -> Ledger:
-    rows = await at.rows("select what, conversation_id, ticket_id, detail from audit order by id")
-    return Ledger(capacity).replay(rows)
 
 
 async def test_four_users_are_served_one_after_another_and_know_their_places(ground: Ground) -> None:
@@ -54,7 +37,7 @@ async def test_four_users_are_served_one_after_another_and_know_their_places(gro
 
         assert await at.line(SHOP) == []
         assert at.inbox(a) == [YOUR_TURN]
-        ledger = await replayed(at)
+        ledger = await at.replayed(SHOP)
         assert len(ledger.ever_served) == 4
         assert ledger.claims == 10
         await at.check_nothing_lost()
@@ -85,7 +68,7 @@ async def test_under_load_the_line_stays_true(ground: Ground) -> None:
             await close(at, chance, line[0][0])
         await at.quiet()
 
-        ledger = await replayed(at, capacity=2)
+        ledger = await at.replayed(SHOP, capacity=2)
         assert len(ledger.ever_served) == len(crowd)
         assert ledger.waiting == []
         for who in crowd:

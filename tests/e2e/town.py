@@ -5,6 +5,7 @@ in the test's loop and speaks HTTP like any: its tempo and faults, and what ever
 hand. What the test reads of the database it reads as the owner, by its own queries.
 """
 
+import asyncio
 import json
 import time
 import uuid
@@ -14,16 +15,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import psycopg
 from psycopg.rows import namedtuple_row
 from redis.asyncio import Redis
 
 from databases import Database
+from e2e.ledger import Ledger
 from waiting import wait_for
 from wsm.bootstrap import front_door
 from wsm.core.events import Origin
-from wsm.core.ids import ChatAddress, ChatId, SessionName, TenantId
+from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
 from wsm.sandbox.embedded import Embedded
 from wsm.sandbox.site import Site, site
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
@@ -34,6 +37,18 @@ from wsm.wire.waha import close_command
 QUICK = {"WSM_RETRY_AFTER_SECONDS": "1", "WSM_EVIDENCE_SECONDS": "3", "WSM_SEND_TIMEOUT_SECONDS": "10"}
 TEMPO = Tempo(waits=0.05, retries=0.1)
 _UNSETTLED = "select count(*) from outbox where state in ('pending', 'sending', 'indeterminate')"
+
+YOUR_TURN = "Chegou a sua vez! Você está sendo atendido agora."
+
+
+def entered(place: int) -> str:
+    return f"Recebemos sua mensagem. Você é o nº {place} na fila. Pode enviar mais detalhes enquanto espera."
+
+
+def moved(place: int) -> str:
+    if place == 1:
+        return "A fila andou: você é o próximo (nº 1). Fique por perto, por favor."
+    return f"A fila andou: agora você é o nº {place}."
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -64,8 +79,14 @@ class Town:
         self.said: list[Said] = []
 
     async def found(self, tenant: TenantId, *, capacity: int = 1) -> None:
-        """Make a tenant whose session works, as the gateway and the database say."""
+        """Make a tenant whose session works."""
         name = await self.site.found(tenant, f"Loja {tenant}", capacity=capacity)
+        await wait_for(lambda: self.waha.session(name).status == "WORKING")
+
+    async def links_again(self, tenant: TenantId) -> None:
+        """Make the session anew at a WAHA that forgot it."""
+        name = session_of(tenant)
+        await self.site.link(SessionAddress(tenant, name))
         await wait_for(lambda: self.waha.session(name).status == "WORKING")
 
     async def says(self, tenant: TenantId, who: str, text: str, **more: Any) -> None:
@@ -177,6 +198,20 @@ class Town:
                 lines += [json.loads(line) for line in path.read_text().splitlines()]
         return lines
 
+    async def replayed(self, tenant: TenantId, *, capacity: int = 1) -> Ledger:
+        """Replay a tenant's line from its audit."""
+        rows = await self.rows(
+            "select what, conversation_id, ticket_id, detail from audit where tenant_id = %s order by id",
+            tenant,
+        )
+        return Ledger(capacity).replay(rows)
+
+    async def ready(self, name: str) -> tuple[int, dict[str, str]]:
+        """Ask one of the site's processes whether it can work."""
+        async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
+            answer = await client.get(f"{self.site.ops_urls[name]}/readyz")
+        return answer.status_code, answer.json()
+
     async def check_nothing_lost(self) -> None:
         """Every message that a customer sent is in his history once, and no other is."""
         rows = await self.rows(
@@ -246,6 +281,5 @@ async def town(
         real = {"WAHA_URL": waha.base_url, "WAHA_API_KEY": waha.api_key}
         async with site(ground.servers, ground.home, real_waha=real, changed=own) as running:
             found = Town(ground, running, waha, phone)
-            for tenant in tenants:
-                await found.found(tenant)
+            await asyncio.gather(*map(found.found, tenants))
             yield found
