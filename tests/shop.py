@@ -48,12 +48,12 @@ class Shop:
         """Move the clock."""
         self.now += timedelta(seconds=seconds)
 
-    def entry(self, body: bytes, origin: Origin = Origin.WAHA) -> Entry:
-        """An entry of the mailbox as CLAIM hands it out."""
+    def entry(self, body: bytes, origin: Origin = Origin.WAHA, session: SessionName | None = None) -> Entry:
+        """An entry of the mailbox as CLAIM hands it out; of the shop's session if no other is named."""
         milliseconds = int(self.now.timestamp() * 1000)
         return Entry(
             EntryId(f"{milliseconds}-{next(_numbers)}"),
-            self.address.session,
+            session or self.address.session,
             origin,
             milliseconds,
             body,
@@ -61,10 +61,14 @@ class Shop:
         )
 
     async def turn(
-        self, *bodies: bytes, origin: Origin = Origin.WAHA, parked: frozenset[ChatId] = frozenset()
+        self,
+        *bodies: bytes,
+        origin: Origin = Origin.WAHA,
+        parked: frozenset[ChatId] = frozenset(),
+        session: SessionName | None = None,
     ) -> Settled:
         """Run one turn over bodies that have just arrived."""
-        entries = tuple(self.entry(body, origin) for body in bodies)
+        entries = tuple(self.entry(body, origin, session) for body in bodies)
         return await self.turns.run(
             Bell(Kind.TURN, self.tenant, f"turn-{next(_numbers)}", entries, parked, alone=False)
         )
