@@ -15,13 +15,17 @@ from wsm.sandbox.waha.server import Listener
 
 
 class Got(NamedTuple):
-    """One request, with its header names in lower case."""
+    """One request, with its header names in lower case; `raw` has every value of each."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     at: float
+    raw: tuple[tuple[bytes, bytes], ...] = ()
+
+    def values(self, name: str) -> list[bytes]:
+        return [value for key, value in self.raw if key == name.encode()]
 
     @property
     def json(self) -> dict[str, Any]:
@@ -56,10 +60,9 @@ class Receiver:
 
     def statuses(self) -> list[str]:
         """Return the session statuses that were told, in the order in which WAHA says that they were."""
-        told = sorted(
-            self.events("session.status"), key=lambda body: body["payload"]["statuses"][-1]["timestamp"]
-        )
-        return [body["payload"]["status"] for body in told]
+        payloads = [body["payload"] for body in self.events("session.status")]
+        payloads.sort(key=lambda payload: payload["statuses"][-1]["timestamp"])
+        return [payload["status"] for payload in payloads]
 
     async def wait(self, count: int, only: Callable[[Got], bool] = lambda _got: True) -> list[Got]:
         """Wait for so many requests, and return all of them."""
@@ -88,19 +91,15 @@ class Receiver:
         while (part := await receive()).get("more_body"):
             body += part["body"]
         body += part.get("body", b"")
-        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        self.got.append(Got(scope["method"], scope["path"], headers, body, time.monotonic()))
+        raw = tuple(scope["headers"])
+        received = {name.decode(): value.decode("latin-1") for name, value in raw}
+        self.got.append(Got(scope["method"], scope["path"], received, body, time.monotonic(), raw))
         reply = self.replies.popleft() if self.replies else self.usual
         await self.gate.wait()
         if reply.cut:
             self._listener.cut(scope["client"])
             return
-        sent = [(name.encode(), value.encode()) for name, value in reply.headers]
-        await send(
-            {
-                "type": "http.response.start",
-                "status": reply.status,
-                "headers": [(b"content-length", b"0"), *sent],
-            }
-        )
+        headers = [(b"content-length", b"0")]
+        headers += [(name.encode(), value.encode()) for name, value in reply.headers]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})

@@ -167,6 +167,10 @@ async def test_noweb_says_key_by_key_what_was_captured(waha_fixtures: Path) -> N
             assert shape(said) == shape(seen.json), name
             assert said["environment"] == seen.json["environment"]
             assert said["metadata"] == seen.json["metadata"]
+            same = ("body", "from", "to", "participant", "source", "ack", "ackName", "status", "name")
+            assert [said["payload"].get(key) for key in same] == [
+                seen.json["payload"].get(key) for key in same
+            ]
         working = only(on, "session.status", status="WORKING")
         assert working["me"] == captured(waha_fixtures, "0004").json["me"]
         starting = min(on.hook.events("session.status"), key=lambda body: body["timestamp"])

@@ -136,6 +136,8 @@ async def test_a_message_is_found_with_its_latest_ack(engine: str) -> None:
         assert (found["id"], found["ack"], found["ackName"]) == (full, 3, "READ")
         bare_in_all = f"/api/main/chats/all/messages/{received['id']}"
         assert (await on.api.get(bare_in_all)).status_code == (200 if engine in {"NOWEB", "GOWS"} else 404)
+        bare_in_chat = f"/api/main/chats/{CHAT}/messages/{received['id']}"
+        assert (await on.api.get(bare_in_chat)).status_code == (200 if engine in {"NOWEB", "GOWS"} else 404)
         missing = await on.get(f"/api/main/chats/{CHAT}/messages/true_{CHAT}_3EB0", 404)
         assert missing == {"message": "Message not found", "error": "Not Found", "statusCode": 404}
 

@@ -211,6 +211,7 @@ async def test_duplicates_are_the_identical_request_and_a_twin_is_another_event_
         assert await on.phone.wait_idle()
         assert len({(got.body, got.headers["x-webhook-request-id"]) for got in on.hook.got}) == 1
         assert len(on.hook.got) == 3
+        assert [delivery["answers"] for delivery in await on.phone.deliveries()] == [[200]] * 3
         twin = await on.phone.say("main", CUSTOMER, "under two ids", twin=True)
         assert await on.phone.wait_idle()
         one, other = on.hook.events()[3:]
@@ -241,11 +242,12 @@ async def test_a_media_message_comes_after_the_text_that_was_written_later() -> 
         assert (await on.api.get("/api/files/main/none.jpeg")).json()["error"]["key"] == "FILE_NOT_FOUND"
 
 
-async def test_ignored_chats_are_not_told_and_a_star_is_everything() -> None:
+async def test_ignored_chats_are_not_told_and_a_star_is_everything_but_the_engines_own() -> None:
     async with stage() as on:
         await on.session(webhooks=[on.webhook("*")], config={"ignore": {"groups": True}})
         await on.phone.say("main", CUSTOMER, "in a group", group="120363000000000001@g.us")
         await on.phone.say("main", CUSTOMER, "direct")
+        await on.phone.emit("main", "engine.event", {"event": "raw", "data": {}})
         assert await on.phone.wait_idle()
         events = [event for event in on.hook.events() if event["event"] != "session.status"]
         assert [(event["event"], event["payload"]["body"]) for event in events] == [

@@ -8,6 +8,7 @@ import httpx
 from wsm.core.errors import BadInput
 
 Json = dict[str, Any]
+_TIMEOUT_SECONDS = 60.0
 
 
 class Phone:
@@ -17,7 +18,13 @@ class Phone:
     """
 
     def __init__(self, base_url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=f"{base_url}/sandbox", timeout=60.0, trust_env=False)
+        # No connection is kept: a sandbox that refuses for a while, or is killed, breaks those that are.
+        self._client = httpx.AsyncClient(
+            base_url=f"{base_url}/sandbox",
+            timeout=_TIMEOUT_SECONDS,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+        )
 
     async def say(self, session: str, phone: str, text: str, **more: Any) -> str:
         """Let a customer write; `more` as in `steering.Say`. Returns the bare id."""
@@ -96,7 +103,10 @@ class Phone:
 
     async def wait_idle(self, timeout_seconds: float = 30.0) -> bool:
         """Wait until nothing is pending; False when the time is over."""
-        return bool((await self._post("/wait-idle", {"timeout_seconds": timeout_seconds}))["idle"])
+        asked = {"timeout_seconds": timeout_seconds}
+        patience = timeout_seconds + _TIMEOUT_SECONDS
+        answer = _read(await self._client.post("/wait-idle", json=asked, timeout=patience))
+        return bool(answer["idle"])
 
     async def inbox(self, phone: str) -> list[Json]:
         """Return what a customer received: session, chat, id, text, source, at_ms, reply_to."""

@@ -168,8 +168,7 @@ class Handset:
             account.held.append(lambda: self._reach(name, happen))
 
     def _arrive(self, session: Session, message: Message, said: Said) -> None:
-        if message.id not in session.linked.messages:
-            self._world.learn(Stored(session.name, message))
+        self._world.learn(Stored(session.name, message))
         if said.media is None:
             self._tell(session, message, said)
         else:

@@ -23,7 +23,7 @@ from wsm.sandbox.waha.journal import Journal, recall
 from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest
 from wsm.sandbox.waha.rest_sessions import SessionsRest
-from wsm.sandbox.waha.state import Engine, EngineError, Session, Tempo, World, now_ms
+from wsm.sandbox.waha.state import Engine, EngineError, Session, Tempo, World, now_ms, nowhere
 from wsm.sandbox.waha.steering import Steering
 from wsm.sandbox.waha.webhooks import Courier
 
@@ -109,6 +109,7 @@ class WahaSandbox:
         await self.kill()
         await self.courier.aclose()
         if self._journal:
+            self.world.journal = nowhere
             self._journal.close()
         failures, self.world.chores.failures = self.world.chores.failures, []
         if failures:

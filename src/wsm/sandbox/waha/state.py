@@ -274,7 +274,7 @@ class World:
         self.acks: tuple[int, ...] = (1, 2)
         self.faults = Faults()
         self.chores = Chores()
-        self.journal: Callable[[Fact], None] = lambda _fact: None
+        self.journal: Callable[[Fact], None] = nowhere
 
     def since(self, *version: int) -> bool:
         """Whether this WAHA is of that version or newer."""
@@ -292,6 +292,10 @@ class World:
     async def pause(self, seconds: float) -> None:
         """Wait as long as WAHA would, at this sandbox's tempo."""
         await asyncio.sleep(seconds * self.tempo.waits)
+
+
+def nowhere(_fact: Fact) -> None:
+    """Write nothing down."""
 
 
 def now_ms() -> int:
