@@ -125,6 +125,7 @@ class HandoverModel:
         for bell in held:
             if self.mine(bell):
                 self.leases[bell.tenant, bell.kind] = (bell, self.now + LEASE_MS)
+        self.look()
         for bell in claim.bells:
             assert (bell.tenant, bell.kind) not in self.leases, "a second bell while one is held"
             self.leases[bell.tenant, bell.kind] = (bell, self.now + LEASE_MS)
@@ -136,6 +137,7 @@ class HandoverModel:
         assert len(bell.entries) <= (1 if bell.alone else TURN_ENTRIES)
         assert len(bell.entries) <= 1 or sum(len(entry.body) for entry in bell.entries) <= TURN_BYTES
         assert len(set(bell.entries)) == len(bell.entries)
+        assert bell.kind is not Kind.TURN or bell.parked == self.held[bell.tenant].aside
 
     def mine(self, bell: Bell) -> bool:
         lease = self.leases.get((bell.tenant, bell.kind))
@@ -283,6 +285,7 @@ class HandoverModel:
             order = [each for each in self.accepted[tenant] if each.chat == chat and each not in dead]
             done = [each for each in log if each.chat == chat and each not in dead]
             assert done == [each for each in order if each in done], "out of order"
+        assert held.attempts <= held.ids, "a count of what is gone"
         listed = [its["bell"] for its in held.pointers.values() if its.get("state") == "queued"]
         assert set(held.queue) <= set(listed)
         assert len(held.queue) == len(set(held.queue))

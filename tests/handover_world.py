@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 
 from databases import Database
-from wsm.core.ids import TenantId
+from wsm.core.ids import ChatId, TenantId
 from wsm.store.database import Database as Store
 from wsm.store.lane import locked
 from wsm.streams import keys
@@ -56,7 +56,7 @@ def letter(body: bytes) -> Letter:
 
 
 class Held(msgspec.Struct, frozen=True):
-    """Everything that Redis holds of one tenant."""
+    """Everything that Redis holds of one tenant. aside: parked chats that are not due."""
 
     mailbox: list[Letter]
     parked: dict[str, list[Letter]]
@@ -65,6 +65,9 @@ class Held(msgspec.Struct, frozen=True):
     pointers: dict[Kind, dict[str, str]]
     queue: list[str]
     started: list[str]
+    aside: set[str]
+    ids: set[str]
+    attempts: set[str]
 
     @property
     def waiting(self) -> list[Letter]:
@@ -241,9 +244,13 @@ _READ: dict[str, Any] = {
 
 def _held(tenant: TenantId, held: Mapping[str, Any]) -> Held:
     chats = held.get(keys.parked(tenant), ())
+    streams = [keys.mailbox(tenant), *(keys.parked_chat(tenant, ChatId(chat.decode())) for chat, _ in chats)]
     return Held(
         mailbox=_letters(held.get(keys.mailbox(tenant), ())),
-        parked={chat.decode(): _letters(held[keys.parked_chat(tenant, chat.decode())]) for chat, _ in chats},
+        parked={
+            chat.decode(): _letters(held[keys.parked_chat(tenant, ChatId(chat.decode()))])
+            for chat, _ in chats
+        },
         dead=[
             (fields[b"entry"].decode(), letter(fields[b"body"]))
             for _, fields in held.get(keys.dead(tenant), ())
@@ -254,6 +261,9 @@ def _held(tenant: TenantId, held: Mapping[str, Any]) -> Held:
             for kind in Kind
         },
         queue=[id_.decode() for id_ in held.get(keys.rq_queue(tenant), ())],
+        aside={chat.decode() for chat, due in chats if due > 0},
+        ids={id_.decode() for name in streams for id_, _ in held.get(name, ())},
+        attempts={id_.decode() for id_ in held.get(keys.attempts(tenant), ())},
         started=[member.decode().split(":")[0] for member, _ in held.get(keys.rq_started(tenant), ())],
     )
 

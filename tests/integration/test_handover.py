@@ -26,7 +26,7 @@ from wsm.core.ids import TenantId
 from wsm.streams import keys
 from wsm.streams.client import connect, durability
 from wsm.streams.directory import PublishedDirectory
-from wsm.streams.handover import Limits, Misfit, Parking, Verdict
+from wsm.streams.handover import Bell, Handover, Limits, Misfit, Parking, Verdict
 from wsm.streams.keys import Kind
 
 SECOND = 1000
@@ -134,25 +134,44 @@ async def test_entries_that_arrive_during_a_turn_ring_again_when_it_finishes(red
         assert await handover.ring(Kind.DELIVER) == 0
 
 
+async def deliveries_due(handover: Handover) -> int:
+    """Have a delivery rung for; returns how many bells that made."""
+    await handover.mail(Kind.DELIVER, [TENANT, TENANT])
+    return await handover.ring(Kind.DELIVER)
+
+
+async def claim_deliveries(handover: Handover) -> list[Bell]:
+    return list((await handover.claim("w", {Kind.DELIVER: 2}, [])).bells)
+
+
 async def test_a_delivery_that_runs_is_told_to_look_again_and_one_that_waits_is_not(redis_url: str) -> None:
     async with opened(redis_url) as (handover, _):
-        for again in (False, True):
-            await handover.mail(Kind.DELIVER, [TENANT])
-            assert await handover.ring(Kind.DELIVER) == (not again)
-            await handover.mail(Kind.DELIVER, [TENANT, TENANT])
-            assert await handover.ring(Kind.DELIVER) == 0
-            [bell] = (await handover.claim("w", {Kind.DELIVER: 2}, [])).bells
-            if not again:
-                assert await handover.finish(bell, more=False)
-                assert not (await handover.claim("w", {Kind.DELIVER: 2}, [])).bells
-                await handover.mail(Kind.DELIVER, [TENANT])
-                await handover.ring(Kind.DELIVER)
-                [bell] = (await handover.claim("w", {Kind.DELIVER: 2}, [])).bells
-                await handover.mail(Kind.DELIVER, [TENANT])
-                await handover.ring(Kind.DELIVER)
-                assert await handover.finish(bell)
-        assert await handover.finish(bell, more=True)
-        assert len((await handover.claim("w", {Kind.DELIVER: 2}, [])).bells) == 1
+        assert await deliveries_due(handover) == 1
+        assert await deliveries_due(handover) == 0
+        [bell] = await claim_deliveries(handover)
+        assert await handover.finish(bell)
+        assert await claim_deliveries(handover) == []
+
+        assert await deliveries_due(handover) == 1
+        [bell] = await claim_deliveries(handover)
+        assert await deliveries_due(handover) == 0
+        assert await handover.finish(bell)
+        [bell] = await claim_deliveries(handover)
+        assert await handover.finish(bell)
+        assert await claim_deliveries(handover) == []
+
+
+async def test_a_delivery_with_more_to_do_goes_to_the_tail(redis_url: str) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.mail(Kind.DELIVER, [TENANT, OTHER])
+        await handover.ring(Kind.DELIVER)
+        served = []
+        for more in (True, False, False):
+            [bell] = (await handover.claim("w", {Kind.DELIVER: 1}, [])).bells
+            served.append(bell.tenant)
+            assert await handover.finish(bell, more=more)
+        assert served == [TENANT, OTHER, TENANT]
+        assert await claim_deliveries(handover) == []
 
 
 async def test_a_renewed_lease_lasts_and_a_lost_one_is_told(redis_url: str) -> None:
