@@ -90,7 +90,8 @@ async def test_what_compose_starts_serves_a_customer_through_the_shared_hook(
             words = ["tenant", "add", TENANT, "--name", "Padaria Aurora"]
             added = await run(words, environment(services, "clock", addresses))
             assert added == f"webhook: /webhooks/waha/{TENANT}/{SESSION}\n"
-            await wait_for(lambda: is_known(hook["url"]))
+            known: bool = await wait_for(lambda: is_known(hook["url"]))
+            assert known
             async with httpx.AsyncClient(headers={"X-Api-Key": waha.api_key}, trust_env=False) as client:
                 made = await client.post(
                     f"{waha.base_url}/api/sessions", json={"name": SESSION, "start": True}
@@ -99,5 +100,5 @@ async def test_what_compose_starts_serves_a_customer_through_the_shared_hook(
             await wait_for(lambda: waha.world.sessions[SESSION].status == "WORKING")
             await phone.say(SESSION, CUSTOMER, "bom dia")
 
-            inbox = await wait_for(lambda: phone.inbox(CUSTOMER), timeout=20)
+            inbox: list[dict[str, Any]] = await wait_for(lambda: phone.inbox(CUSTOMER), timeout=20)
             assert [message["text"] for message in inbox] == [render("turn", DEFAULT_LOCALE, {})]
