@@ -85,6 +85,8 @@ class PostOffice(Outbox):
             await self.deliver()
             if not {state for _, state in await self.states()} & {"pending", "sending", "indeterminate"}:
                 return
+            self.ahead += timedelta(seconds=3)
+            await self.deliver()  # looks for what may still be on its way
             assert await self.waha.idle()
             self.ahead += timedelta(seconds=31)
         raise AssertionError(f"not settled: {await self.intents()}")
