@@ -17,7 +17,7 @@ from wsm.worker import deliver
 ANA, BIA, CAIO = "5511900000001", "5511900000002", "5511900000003"
 TURN = "Chegou a sua vez! Você está sendo atendido agora."
 FAULTS = {f"551190000002{number}": kind for number, kind in enumerate(Wrong) if kind is not Wrong.ERROR_463}
-SECONDS = {Wrong.HANG: 0.6, Wrong.HANG_AFTER: 0.6, Wrong.FAIL_THEN_SEND: 0.1}
+SECONDS = {Wrong.HANG: 0.6, Wrong.HANG_AFTER: 0.6, Wrong.FAIL_THEN_SEND: 1.2}
 
 
 @pytest.mark.parametrize("engine", [Engine.GOWS, Engine.NOWEB, Engine.WEBJS])
