@@ -188,3 +188,30 @@ async def test_watching_goes_on_after_a_failure() -> None:
     await wait_for(lambda: answers(board) == "ok")
     watching.cancel()
     await asyncio.wait([watching])
+
+
+async def test_watching_does_not_wait_for_ever_for_one_reply() -> None:
+    board = Board()
+    board.publish("1", listed())
+    questions = 0
+
+    async def version_deaf_at_first() -> str:
+        nonlocal questions
+        questions += 1
+        if questions == 1:
+            await asyncio.Event().wait()
+        return "1"
+
+    live = LiveDirectory(
+        version=version_deaf_at_first,
+        read=board.read,
+        master_keys={"k1": KEY},
+        max_age_seconds=0.05,
+        poll_seconds=0.001,
+        now=lambda: board.now,
+    )
+    watching = asyncio.create_task(live.watch())
+    await wait_for(lambda: questions > 2)
+    assert live.seat(ANN) is not None
+    watching.cancel()
+    await asyncio.wait([watching])
