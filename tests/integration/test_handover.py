@@ -233,7 +233,7 @@ async def test_a_lone_turn_that_is_handed_back_was_no_attempt(redis_url: str) ->
 async def test_a_worker_has_one_lone_turn_at_a_time_so_that_nobody_pays_for_anothers_fault(
     redis_url: str,
 ) -> None:
-    async with opened(redis_url) as (handover, _):
+    async with opened(redis_url) as (handover, redis):
         await handover.accept([offer(b"1", TenantId(number)) for number in (1, 2, 3)])
         assert len(await claim(handover)) == 3
         now = START_MS + LEASE_MS + 1
@@ -245,7 +245,9 @@ async def test_a_worker_has_one_lone_turn_at_a_time_so_that_nobody_pays_for_anot
         [another] = (await handover.claim("v", {Kind.TURN: 9}, [])).bells
         assert another.alone
         for bell in bells:
+            await redis.delete(keys.WAKE)
             await handover.finish(bell, handled=bell.entries)
+            assert await redis.exists(keys.WAKE) == bell.alone
         [third] = (await handover.claim("w", {Kind.TURN: 9}, [])).bells
         assert len({bell.tenant for bell in (*bells, another, third)}) == 4
 

@@ -83,5 +83,7 @@ local woken = deliver and mail('deliver', t)
 if kind == 'turn' then more = runnable(t) else more = more or its[3] == '1' end
 if more then ring(kind, t, following, stamp, data) end
 leave(t)
-if woken or more then wake() end
+-- A lone turn kept its worker from others of its kind, which may be all that is ready.
+local passed = its[4] and call('EXISTS', 'wsm:ready:turn') == 1
+if woken or more or passed then wake() end
 return 1
