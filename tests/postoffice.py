@@ -129,7 +129,9 @@ async def opened_again(urls: Urls) -> AsyncIterator[Shop]:
     """The same shop in another process, as it were: with connections of its own."""
     app, system = Database(urls.app_url, connections=2), Database(urls.system_url, connections=1)
     await app.open()
+    await system.open()
     try:
         yield Shop(app, system)
     finally:
         await app.close()
+        await system.close()

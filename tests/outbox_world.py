@@ -1,0 +1,159 @@
+"""A shop's outbox with two workers on it, a gateway that answers as it likes, and time that the test moves.
+
+What the gateway really sent is kept here and compared with what wsm did and believes. A send that goes wrong
+may leave later, within the time after which a look-up is evidence.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from outboxes import PENDING, SENT, Outbox, fresh_id
+from shop import Shop
+from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
+from wsm.core.outbox import Claimed, Outcome, after_error, after_look_up
+
+PHONES = ("5511900000001", "5511900000002", "5511900000003")
+EVIDENCE = timedelta(seconds=180)
+YOUNG = timedelta(seconds=4)
+UNSETTLED = {"pending", "sending", "indeterminate"}
+ERRORS: dict[str, WsmError] = {
+    "refused": GatewayRefused(400, "bad_request"),
+    "unauthorized": GatewayRefused(401, "unauthorized"),
+    "away": GatewayUnavailable("not reached"),
+}
+
+
+class Sent(msgspec.Struct):
+    """A message that left."""
+
+    claimed: Claimed
+    at: datetime
+
+
+class Flight(msgspec.Struct):
+    """A claim in a worker's hands; `outcome` once it has made its call."""
+
+    claimed: Claimed
+    at: datetime
+    outcome: Outcome | None = None
+
+
+class World(Outbox):
+    """What happened, and what may happen next. Every move checks what must hold always."""
+
+    def __init__(self, at: Shop) -> None:
+        super().__init__(at)
+        self.flights: dict[str, Flight] = {}
+        self.leaving: list[Sent] = []
+        self.sent_ones: list[Sent] = []
+        self.told: dict[int, int] = {}
+
+    async def do(self, move: str, number: int) -> None:
+        """Make a move; one that is not possible now does nothing."""
+        bell, phone = "ab"[number % 2], PHONES[number % len(PHONES)]
+        match move:
+            case "write":
+                await self.at.turn(self.at.says(phone, "oi"))
+            case "close":
+                await self.at.close(phone)
+            case "survey":
+                await self.survey(bell)
+            case "claim" if bell not in self.flights:
+                await self._claim(bell)
+            case "settle" if bell in self.flights and self.flights[bell].outcome is not None:
+                flight = self.flights.pop(bell)
+                assert flight.outcome is not None
+                await self.settle(flight.claimed, flight.outcome)
+            case "crash":
+                self.flights.pop(bell, None)
+            case "echo" | "ack" if self.sent_ones:
+                sent = self.sent_ones[number % len(self.sent_ones)]
+                await (self.echo(sent.claimed) if move == "echo" else self.ack(sent.claimed, number % 4 + 1))
+            case "look":
+                await self._look(working=number % 5 != 0)
+            case "later":
+                self.later((1, 3, 5, 40, 100, 185)[number % 6])
+            case _ if bell in self.flights and self.flights[bell].outcome is None:
+                self._call(self.flights[bell], move, number)
+        await self._check()
+
+    def later(self, seconds: int) -> None:
+        """Let time pass; what is on its way leaves in between."""
+        self.at.later(seconds)
+        for sent in [each for each in self.leaving if each.at <= self.at.now]:
+            self.leaving.remove(sent)
+            self._leave(sent.claimed)
+
+    async def settle_everything(self) -> None:
+        """Let a healthy worker bring everything to its end."""
+        self.flights.clear()
+        for round_ in range(60):
+            self.later(31)
+            await self.survey(f"z{round_}")
+            await self._look(working=True)
+            while await self._claim(f"z{round_}"):
+                flight = self.flights.pop(f"z{round_}")
+                self._call(flight, "ok", 0)
+                assert flight.outcome is not None
+                await self.settle(flight.claimed, flight.outcome)
+            if not {state for _, state in await self.states()} & UNSETTLED and not self.leaving:
+                return
+        raise AssertionError(f"never settled: {await self.intents()}")
+
+    async def check_the_end(self) -> None:
+        """Compare what wsm believes and keeps with what was sent."""
+        believed = {row.id for row in await self.intents() if row.state == "sent"}
+        assert believed == {sent.claimed.id for sent in self.sent_ones}
+        kept = await self.rows("select bare_id from messages where author = 'bot'")
+        assert sorted(row.bare_id for row in kept) == sorted(
+            str(sent.claimed.reserved_id) for sent in self.sent_ones
+        )
+
+    async def _claim(self, bell: str) -> bool:
+        claimed = await self.claim(bell, id=fresh_id())
+        if claimed is None:
+            return False
+        if claimed.intent == "place":
+            places = {f"{who}@c.us": place for who, place in await self.at.line()}
+            assert f"nº {places[claimed.chat]}" in claimed.text, "true when it is claimed"
+        self.flights[bell] = Flight(claimed, self.at.now)
+        return True
+
+    def _call(self, flight: Flight, how: str, number: int) -> None:
+        """Make the call of a claim, as a worker does: not at all when the claim is old."""
+        claimed, now = flight.claimed, self.at.now
+        if now - flight.at > YOUNG:
+            flight.outcome = Outcome(PENDING, "claimed too slowly", not_before=now)
+        elif how in ERRORS:
+            flight.outcome = after_error(ERRORS[how], attempt=claimed.attempt, now=now)
+        elif how == "ok":
+            self._leave(claimed)
+            flight.outcome = Outcome(SENT, bare_id=claimed.reserved_id)
+        else:
+            flight.outcome = after_error(OutcomeUnknown("?"), attempt=claimed.attempt, now=now)
+            if how == "left":
+                self._leave(claimed)
+            elif how == "leaves later":
+                self.leaving.append(Sent(claimed, now + timedelta(seconds=number * 20 % 150)))
+
+    def _leave(self, claimed: Claimed) -> None:
+        assert claimed.id not in {sent.claimed.id for sent in self.sent_ones}, "sent twice"
+        earlier = [sent.claimed.id for sent in self.sent_ones if sent.claimed.chat == claimed.chat]
+        assert all(id_ < claimed.id for id_ in earlier), "out of order in its chat"
+        self.sent_ones.append(Sent(claimed, self.at.now))
+
+    async def _look(self, *, working: bool) -> None:
+        for doubt in await self.doubts():
+            found = next(
+                (sent.claimed.reserved_id for sent in self.sent_ones if sent.claimed.id == doubt.id), None
+            )
+            outcome = after_look_up(found, doubt, working=working, evidence=EVIDENCE, now=self.at.now)
+            await self.settle_doubt(doubt, outcome)
+
+    async def _check(self) -> None:
+        rows: list[Any] = await self.intents()
+        assert sum(row.state == "sending" for row in rows) <= 1, "one in flight"
+        believed = {row.id for row in rows if row.state == "sent"}
+        assert believed <= {sent.claimed.id for sent in self.sent_ones}, "said to be sent before it was"
