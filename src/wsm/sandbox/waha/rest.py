@@ -121,8 +121,8 @@ class Rest:
         text = _text(body, "text", "matchAll")
 
         def leave() -> Answer:
-            own = None if self._world.engine.in_browser else body.get("id")
-            said = self._handset.send(session, chat, text, id=own, reply_to=body.get("reply_to"))
+            own = None if self._world.engine.in_browser else _given(body, "id")
+            said = self._handset.send(session, chat, text, id=own, reply_to=_given(body, "reply_to"))
             return asgi.json(bodies.sent(self._world, session, said), 201)
 
         fault = self._world.faults.take(session.name, ids.owner(chat))
@@ -352,6 +352,10 @@ def _text(body: bodies.Json, key: str, stumbled: str) -> str:
 
 def _pair(who: str) -> bodies.Json:
     return {"lid": ids.lid_chat(who), "pn": ids.phone_chat(who)}
+
+
+def _given(body: bodies.Json, key: str) -> str | None:
+    return str(body[key]) if body.get(key) else None
 
 
 def _stored(session: Session) -> list[Message]:

@@ -216,10 +216,11 @@ class Listener:
         if self._server is None:
             return
         self._server.close()
-        for connection in list(self._state.connections):
-            connection.transport.abort()
-        await self._server.wait_closed()
         self._server = None
+        while self._state.connections:
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     def cut(self, client: asgi.Client) -> None:
         """Break one client's connection."""
