@@ -34,6 +34,7 @@ MASTER_KEYS = {KID: bytes(range(32))}
 HOOK_SECRETS = {"default": ("hook-old", "hook-new"), "other": ("hook-other",), "mute": ()}
 ANN = SessionAddress(TenantId(1460561546), SessionName("user_1460561546"))
 BOB = SessionAddress(TenantId(77), SessionName("user_77"))
+HOOK = "/webhooks/waha"
 ANNS_NUMBER = "5511999990000"
 NOW_MS = 1_790_000_000_000
 BODY_LIMIT = 64 * 1024
@@ -77,6 +78,11 @@ class Reply(msgspec.Struct):
     def json(self) -> dict[str, str]:
         assert self.headers["content-type"] == "application/json"
         return msgspec.json.decode(self.body, type=dict[str, str])
+
+
+def refused(reply: Reply, reason: str, status: int = 403) -> bool:
+    """Whether an answer is this refusal."""
+    return (reply.status, reply.json["reason"]) == (status, reason)
 
 
 class Connection:
@@ -191,11 +197,14 @@ async def site(
     bodies_bytes: int = 64 * 1024 * 1024,
     keep_alive_seconds: int = 30,
     accept_seconds: float = 2.0,
-    max_age_seconds: float = 2.0,
+    max_age_seconds: float = 60.0,
     stop: asyncio.Event | None = None,
     started: Callable[[int], None] = lambda _port: None,
 ) -> AsyncIterator[Site]:
-    """Run an ingest. `sessions` None publishes no directory."""
+    """Run an ingest. `sessions` None publishes no directory.
+
+    The directory may be older than in earnest: a busy machine is not to make it stale in other tests.
+    """
     stop = stop or asyncio.Event()
     redis = client.connect(redis_url, timeout_seconds=accept_seconds)
     board = PublishedDirectory(redis)

@@ -254,9 +254,10 @@ async def test_who_does_not_read_the_answers_is_cut(redis_url: str) -> None:
 
 async def answered(ingest: Site, *, times: int) -> None:
     """Send until so many webhooks were taken."""
-    while times:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            times -= (await ingest.say(GOOD)).status == 200
+    async with asyncio.timeout(15):
+        while times:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                times -= (await ingest.say(GOOD)).status == 200
 
 
 async def test_bodies_in_flight_are_bounded_over_all_connections(redis_url: str) -> None:

@@ -16,6 +16,7 @@ import ingesting
 from ingesting import (
     ANN,
     BOB,
+    HOOK,
     SESSIONS,
     Connection,
     Reply,
@@ -33,7 +34,6 @@ from wsm.streams import keys
 
 BODY = event(ANN.session)
 GOOD = to(ANN, BODY)
-HOOK = "/webhooks/waha"
 
 
 def unavailable(reply: Reply, *reasons: str) -> bool:
@@ -190,12 +190,13 @@ async def test_a_stopped_process_answers_what_is_in_flight_and_exits_0(
         *waiting, half, idle = clients
         await idle.send(GOOD)
         assert (await idle.reply()).status == 200
-        clean_redis.client_pause(10_000, all=False)
+        clean_redis.client_pause(30_000, all=False)
         for client in waiting:
             await client.send(GOOD)
         await half.send(GOOD[:-1])
-        while not await ingest.holds(10 * len(BODY) + len(BODY) - 1):
-            continue
+        async with asyncio.timeout(15):
+            while not await ingest.holds(10 * len(BODY) + len(BODY) - 1):
+                continue
         ingest.process.send_signal(number)
         while not await ingest.refuses_connections():
             continue

@@ -3,21 +3,19 @@
 import asyncio
 import time
 
-import pytest
 import structlog
 
 from ingesting import (
     ANN,
     ANNS_NUMBER,
     BOB,
-    BODY_LIMIT,
+    HOOK,
     NOW_MS,
-    Connection,
-    Reply,
     connected,
     event,
     listed,
     path_of,
+    refused,
     request,
     secret_of,
     site,
@@ -30,17 +28,7 @@ from wsm.streams.handover import Limits
 from wsm.wire.signature import sign
 
 BODY = event(ANN.session)
-HOOK = "/webhooks/waha"
 SIGNED = ("x-webhook-hmac", sign(secret_of(ANN), BODY))
-
-
-async def pour(connection: Connection, chunk: bytes) -> None:
-    for _ in range(2000):
-        await connection.send(chunk)
-
-
-def refused(reply: Reply, reason: str, status: int = 403) -> bool:
-    return (reply.status, reply.json["reason"]) == (status, reason)
 
 
 async def test_a_signed_webhook_lies_in_the_mailbox_as_it_was_signed(redis_url: str) -> None:
@@ -184,69 +172,6 @@ async def test_another_number_is_quarantined_and_the_same_in_any_form_is_not(red
         ]
 
 
-async def test_the_shared_hook_finds_the_tenant_under_both_of_its_secrets(redis_url: str) -> None:
-    async with site(redis_url) as ingest:
-        for path in (HOOK, HOOK + "?server=default"):
-            for secret in ("hook-old", "hook-new"):
-                assert (await ingest.say(request(path, BODY, secret=secret))).status == 200
-        assert len(await ingest.entries(ANN)) == 4
-        assert await ingest.entries(BOB) == []
-
-
-async def test_the_shared_hook_takes_its_own_servers_secret_only(redis_url: str) -> None:
-    async with site(redis_url) as ingest:
-        for query, secret, reason in [
-            ("", "hook-other", "signature_mismatch"),
-            ("", secret_of(ANN), "signature_mismatch"),
-            ("?server=other", "hook-old", "signature_mismatch"),
-            ("?server=nobody", "hook-old", "signature_mismatch"),
-            ("?server=", "hook-old", "signature_mismatch"),
-            ("?server=default&server=default", "hook-old", "signature_mismatch"),
-            ("?" + "&".join(f"f{n}" for n in range(40)), "hook-old", "signature_mismatch"),
-            ("?server=%FF%00", "hook-old", "signature_mismatch"),
-            ("?server=mute", "hook-old", "hook_unconfigured"),
-            ("?server=mute", "", "hook_unconfigured"),
-        ]:
-            assert refused(await ingest.say(request(HOOK + query, BODY, secret=secret)), reason), query
-        assert await ingest.nothing_written()
-
-
-async def test_without_a_secret_the_shared_hook_refuses_everything(redis_url: str) -> None:
-    async with site(redis_url, hook_secrets={}) as ingest:
-        for secret in ("", "hook-old", "None"):
-            reply = await ingest.say(request(HOOK, BODY, secret=secret))
-            assert refused(reply, "hook_unconfigured")
-        assert (await ingest.say(to(ANN, BODY))).status == 200
-
-
-async def test_authentic_but_nobodys_is_quarantined_with_the_reason(redis_url: str) -> None:
-    twin = SessionAddress(TenantId(9), ANN.session)
-    sessions = [listed(ANN), listed(twin, server="other")]
-    stranger = event("x" * 500)
-    async with site(redis_url, sessions=sessions) as ingest:
-        for query, secret, body in [
-            ("", "hook-old", stranger),
-            ("", "hook-old", BODY),
-            ("?server=other", "hook-other", event("user_0")),
-            ("?server=default", "hook-old", event(ANN.session, me={"id": "1234567@c.us"})),
-        ]:
-            reply = await ingest.say(request(HOOK + query, body, secret=secret))
-            assert (reply.status, reply.json) == (200, {"status": "quarantined"})
-        found = await ingest.misfits()
-        assert [(one[b"server"], one[b"reason"]) for one in found] == [
-            (b"default", b"session_unmapped"),
-            (b"default", b"session_ambiguous"),
-            (b"other", b"session_unmapped"),
-            (b"default", b"other_number"),
-        ]
-        assert found[0][b"body"] == stranger
-        assert len(found[0][b"session"]) == 54
-        # With the server named, the name is no longer ambiguous.
-        assert (await ingest.say(request(HOOK + "?server=other", BODY, secret="hook-other"))).status == 200
-        assert len(await ingest.entries(twin)) == 1
-        assert await ingest.entries(ANN) == []
-
-
 async def test_another_path_is_not_found_and_never_a_redirect(redis_url: str) -> None:
     async with site(redis_url) as ingest:
         for path in [
@@ -307,86 +232,6 @@ async def test_the_operators_paths_are_served_beside(redis_url: str) -> None:
         page = (await ingest.say(request("/metrics", method="GET"))).body.decode()
         assert "wsm_ingest_requests_total" in page
         assert ANN.session not in page
-
-
-async def test_a_body_up_to_the_limit_is_taken_and_one_byte_more_is_not(redis_url: str) -> None:
-    def sized(size: int) -> bytes:
-        empty = event(ANN.session, x="")
-        return event(ANN.session, x="x" * (size - len(empty)))
-
-    async with site(redis_url) as ingest:
-        assert (await ingest.say(to(ANN, sized(BODY_LIMIT)))).status == 200
-        reply = await ingest.say(to(ANN, sized(BODY_LIMIT + 1)))
-        assert refused(reply, "too_large", 413)
-        assert reply.headers["connection"] == "close"
-        assert len(await ingest.entries(ANN)) == 1
-
-
-async def test_who_reads_only_after_he_wrote_everything_reads_his_413(redis_url: str) -> None:
-    async with site(redis_url) as ingest:
-        for size in (BODY_LIMIT + 1, 2 * BODY_LIMIT):
-            # Small pieces: the server has answered long before the last of them.
-            async with connected(ingest.port) as client:
-                whole = to(ANN, b"x" * size)
-                for start in range(0, len(whole), 1000):
-                    await client.send(whole[start : start + 1000])
-                    await asyncio.sleep(0)
-                assert refused(await client.reply(), "too_large", 413)
-                assert await client.ended() == b""
-        assert await ingest.nothing_written()
-
-
-async def test_a_declared_giant_is_refused_before_it_comes(redis_url: str) -> None:
-    async with site(redis_url) as ingest, connected(ingest.port) as connection:
-        head = request(
-            path_of(ANN), secret="x", length=200 * 1024 * 1024, headers=[("expect", "100-continue")]
-        )
-        await connection.send(head)
-        reply = await connection.reply()
-        assert refused(reply, "too_large", 413)
-        assert reply.headers["connection"] == "close"
-        assert await connection.ended() == b""
-
-
-async def test_an_endless_chunked_body_is_cut_after_a_bounded_part(redis_url: str) -> None:
-    chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
-    async with site(redis_url) as ingest, connected(ingest.port) as connection:
-        await connection.send(
-            f"POST {path_of(ANN)} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-        )
-        for _ in range(2 + BODY_LIMIT // 0x4000):
-            await connection.send(chunk)
-        assert refused(await connection.reply(), "too_large", 413)
-        with pytest.raises(ConnectionError):
-            await pour(connection, chunk)
-        assert ingest.bodies.held_bytes == 0
-
-
-async def test_a_chunked_body_is_a_body(redis_url: str) -> None:
-    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
-    head = f"POST {path_of(ANN)} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
-    async with site(redis_url) as ingest:
-        assert (
-            await ingest.say(f"{head}x-webhook-hmac: {SIGNED[1]}\r\n\r\n".encode() + pieces)
-        ).status == 200
-        assert [entry[b"body"] for entry in await ingest.entries(ANN)] == [BODY]
-
-
-async def test_a_content_length_that_is_none_is_answered_4xx(redis_url: str) -> None:
-    async with site(redis_url) as ingest:
-        for length in ("-1", "abc", "1e3", "9" * 40, "5, 6", "+5", "0x10"):
-            head = f"POST {path_of(ANN)} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{{}}"
-            assert 400 <= (await ingest.say(head.encode())).status < 500, length
-        assert await ingest.nothing_written()
-
-
-async def test_two_framings_at_once_are_refused(redis_url: str) -> None:
-    async with site(redis_url) as ingest:
-        smuggled = request(path_of(ANN), BODY, headers=[SIGNED, ("transfer-encoding", "chunked")])
-        assert (await ingest.say(smuggled)).status == 400
-        doubled = request(path_of(ANN), BODY, headers=[SIGNED, ("content-length", "5")])
-        assert (await ingest.say(doubled)).status == 400
-        assert await ingest.nothing_written()
 
 
 async def test_an_asked_upgrade_changes_nothing(redis_url: str) -> None:

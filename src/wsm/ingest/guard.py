@@ -82,6 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._due = self.loop.time() + self.bounds.header_seconds
         if len(self.connections) > self.bounds.connections:
+            self.connections.discard(self)  # or those who are turned away would keep the next one out
             transport.write(_CROWDED)
             self._cut("crowded")
 
