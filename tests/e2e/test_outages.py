@@ -47,7 +47,8 @@ async def test_a_gateway_that_is_away_delays_what_is_due(ground: Ground) -> None
 
 @pytest.mark.parametrize("engine", [Engine.GOWS, Engine.WEBJS])
 async def test_however_a_send_goes_wrong_it_is_made_once(ground: Ground, engine: Engine) -> None:
-    async with town(ground, engine=engine, WSM_SEND_TIMEOUT_SECONDS="0.5", WSM_EVIDENCE_SECONDS="2") as at:
+    quick = {"WSM_SEND_TIMEOUT_SECONDS": "0.5", "WSM_EVIDENCE_SECONDS": "2"}
+    async with town(ground, engine=engine, changed=quick) as at:
         await at.found(SHOP, capacity=len(Wrong))
         crowd = dict(zip(Wrong, customers(len(Wrong)), strict=True))
         for kind, who in crowd.items():
@@ -76,7 +77,8 @@ async def holder(at: Town) -> str:
 
 
 async def test_a_worker_that_dies_between_claim_and_answer_has_sent_once(ground: Ground) -> None:
-    async with town(ground, WSM_LEASE_SECONDS="2", WSM_EVIDENCE_SECONDS="2") as at:
+    quick = {"WSM_LEASE_SECONDS": "2", "WSM_EVIDENCE_SECONDS": "2"}
+    async with town(ground, changed=quick) as at:
         await asyncio.gather(at.found(SHOP, capacity=2), at.found(OTHER))
         left, never_left, waits = customers(3)
         [neighbour] = customers(1, shop=2)

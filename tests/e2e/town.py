@@ -7,10 +7,11 @@ hand. What the test reads of the database it reads as the owner, by its own quer
 
 import asyncio
 import json
+import secrets
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,23 @@ class Town:
 
     async def rows(self, query: str, *values: Any) -> list[Any]:
         """Ask the database as its owner."""
+        async with self._owner() as connection:
+            return await (await connection.execute(query.encode(), values)).fetchall()
+
+    async def execute(self, statement: str) -> None:
+        """Change the database as its owner."""
+        async with self._owner() as connection:
+            await connection.execute(statement.encode())
+
+    @asynccontextmanager
+    async def _owner(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         async with await psycopg.AsyncConnection.connect(
             self.ground.database.owner_url,
             autocommit=True,
             row_factory=namedtuple_row,
             options="-c search_path=wsm -c statement_timeout=5000",
         ) as connection:
-            return await (await connection.execute(query.encode(), values)).fetchall()
+            yield connection
 
     async def value(self, query: str, *values: Any) -> Any:
         """Ask for one value."""
@@ -268,16 +279,17 @@ async def town(
     tenants: Iterable[TenantId] = (),
     *,
     engine: Engine = Engine.GOWS,
-    **changed: str,
+    changed: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Town]:
     """Run a site and found some tenants; `changed` are settings as `WSM_…` variables."""
     own = {
         "DATABASE_URL": ground.database.app_url,
         "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
         **QUICK,
-        **changed,
+        **(changed or {}),
     }
-    async with WahaSandbox(engine=engine, tempo=TEMPO) as waha, Phone(waha.base_url) as phone:
+    sandbox = WahaSandbox(engine=engine, tempo=TEMPO, api_key=secrets.token_urlsafe(24))
+    async with sandbox as waha, Phone(waha.base_url) as phone:
         real = {"WAHA_URL": waha.base_url, "WAHA_API_KEY": waha.api_key}
         async with site(ground.servers, ground.home, real_waha=real, changed=own) as running:
             found = Town(ground, running, waha, phone)
