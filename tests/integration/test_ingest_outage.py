@@ -160,7 +160,7 @@ class Child:
         try:
             async with connected(self.port):
                 return False
-        except ConnectionRefusedError:
+        except ConnectionError:  # refused, or reset while it was closed
             return True
 
     async def exit_code(self) -> int:
@@ -191,6 +191,7 @@ async def test_a_stopped_process_answers_what_is_in_flight_and_exits_0(
         await idle.send(GOOD)
         assert (await idle.reply()).status == 200
         clean_redis.client_pause(30_000, all=False)
+        stack.callback(clean_redis.client_unpause)
         for client in waiting:
             await client.send(GOOD)
         await half.send(GOOD[:-1])

@@ -1,6 +1,7 @@
 """The directory in memory: fresh, stale, absent, and what a new version changes."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -215,3 +216,22 @@ async def test_watching_does_not_wait_for_ever_for_one_reply() -> None:
     assert live.seat(ANN) is not None
     watching.cancel()
     await asyncio.wait([watching])
+
+
+async def test_watching_ends_though_the_driver_drops_the_cancellation() -> None:
+    board = Board()
+    board.publish("1", listed())
+    asking = asyncio.Event()
+
+    async def version_that_will_not_be_cancelled() -> str:
+        asking.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "1"
+
+    live = LiveDirectory(version=version_that_will_not_be_cancelled, read=board.read, master_keys={})
+    watching = asyncio.create_task(live.watch())
+    await asking.wait()
+    watching.cancel()
+    await asyncio.wait_for(asyncio.wait([watching]), 5)
+    assert watching.done()

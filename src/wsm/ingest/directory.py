@@ -114,8 +114,14 @@ class LiveDirectory:
         self._confirmed_at = asked_at
 
     async def watch(self) -> None:
-        """Refresh again and again until cancelled; log when it begins and when it ceases to fail."""
-        while True:
+        """Refresh again and again until cancelled; log when it begins and when it ceases to fail.
+
+        It asks whether it was cancelled instead of waiting to be told: redis-py sends through
+        `asyncio.wait_for`, and that of Python 3.11 drops a cancellation that comes as the send ends.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():
             try:
                 async with asyncio.timeout(self._max_age_seconds / 2):
                     await self.refresh()
