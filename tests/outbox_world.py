@@ -4,6 +4,7 @@ What the gateway really sent is kept here and compared with what wsm did and bel
 may leave later, within the time after which a look-up is evidence.
 """
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,9 @@ import msgspec
 from outboxes import PENDING, SENT, Outbox, fresh_id
 from shop import Shop
 from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
-from wsm.core.outbox import Claimed, Outcome, after_error, after_look_up
+from wsm.core.outbox import Claimed, Doubtful, Outcome, after_error, after_look_up
 
+CALLS = ("ok", "lost", "left", "leaves later", "away", "unauthorized", "refused")
 PHONES = ("5511900000001", "5511900000002", "5511900000003")
 EVIDENCE = timedelta(seconds=180)
 YOUNG = timedelta(seconds=4)
@@ -46,33 +48,46 @@ class World(Outbox):
     def __init__(self, at: Shop) -> None:
         super().__init__(at)
         self.flights: dict[str, Flight] = {}
+        self.looks: dict[str, list[tuple[Doubtful, Outcome]]] = {"a": [], "b": []}
         self.leaving: list[Sent] = []
         self.sent_ones: list[Sent] = []
-        self.told: dict[int, int] = {}
+        self.reserved: dict[int, str | None] = {}
+        self.tickets: dict[int, int] = {}
 
     async def do(self, move: str, number: int) -> None:
         """Make a move; one that is not possible now does nothing."""
         bell, phone = "ab"[number % 2], PHONES[number % len(PHONES)]
+        self.at.later(0.001)
+        if move in CALLS and bell not in self.flights:
+            await self._claim(bell)
         match move:
             case "write":
                 await self.at.turn(self.at.says(phone, "oi"))
             case "close":
                 await self.at.close(phone)
             case "survey":
+                own = f"select id from outbox where state = 'sending' and bell = '{bell}'"
+                before = await self.rows(own)
                 await self.survey(bell)
+                assert await self.rows(own) == before, "a bell doubts its own claim"
             case "claim" if bell not in self.flights:
                 await self._claim(bell)
             case "settle" if bell in self.flights and self.flights[bell].outcome is not None:
                 flight = self.flights.pop(bell)
                 assert flight.outcome is not None
                 await self.settle(flight.claimed, flight.outcome)
+            case "tell":
+                for doubt, outcome in self.looks[bell]:
+                    await self.settle_doubt(doubt, outcome)
+                self.looks[bell] = []
             case "crash":
                 self.flights.pop(bell, None)
+                self.looks[bell] = []
             case "echo" | "ack" if self.sent_ones:
                 sent = self.sent_ones[number % len(self.sent_ones)]
                 await (self.echo(sent.claimed) if move == "echo" else self.ack(sent.claimed, number % 4 + 1))
             case "look":
-                await self._look(working=number % 5 != 0)
+                self.looks[bell] = await self._look(working=number % 5 != 0)
             case "later":
                 self.later((1, 3, 5, 40, 100, 185)[number % 6])
             case _ if bell in self.flights and self.flights[bell].outcome is None:
@@ -92,7 +107,8 @@ class World(Outbox):
         for round_ in range(60):
             self.later(31)
             await self.survey(f"z{round_}")
-            await self._look(working=True)
+            for doubt, outcome in await self._look(working=True):
+                await self.settle_doubt(doubt, outcome)
             while await self._claim(f"z{round_}"):
                 flight = self.flights.pop(f"z{round_}")
                 self._call(flight, "ok", 0)
@@ -118,6 +134,9 @@ class World(Outbox):
         if claimed.intent == "place":
             places = {f"{who}@c.us": place for who, place in await self.at.line()}
             assert f"nº {places[claimed.chat]}" in claimed.text, "true when it is claimed"
+            await self._check_place(claimed)
+        reserved = self.reserved.setdefault(claimed.id, claimed.reserved_id)
+        assert claimed.reserved_id == reserved, "sent again under another id"
         self.flights[bell] = Flight(claimed, self.at.now)
         return True
 
@@ -144,16 +163,39 @@ class World(Outbox):
         assert all(id_ < claimed.id for id_ in earlier), "out of order in its chat"
         self.sent_ones.append(Sent(claimed, self.at.now))
 
-    async def _look(self, *, working: bool) -> None:
-        for doubt in await self.doubts():
-            found = next(
-                (sent.claimed.reserved_id for sent in self.sent_ones if sent.claimed.id == doubt.id), None
-            )
-            outcome = after_look_up(found, doubt, working=working, evidence=EVIDENCE, now=self.at.now)
-            await self.settle_doubt(doubt, outcome)
+    async def _check_place(self, claimed: Claimed) -> None:
+        """Whoever has been told a place is told a better one, and welcomed once."""
+        [row] = await self.rows(f"select ticket_id from outbox where id = {claimed.id}")
+        known = [
+            sent.claimed for sent in self.sent_ones if self.tickets.get(sent.claimed.id) == row.ticket_id
+        ]
+        self.tickets[claimed.id] = row.ticket_id
+        assert claimed.text.startswith("Recebemos") == (not known)
+        assert all(_place(claimed) < _place(earlier) for earlier in known)
+
+    async def _look(self, *, working: bool) -> list[tuple[Doubtful, Outcome]]:
+        """Look every doubt up at the gateway, as it is now."""
+        found = {sent.claimed.id: sent.claimed.reserved_id for sent in self.sent_ones}
+        now = self.at.now
+        return [
+            (doubt, after_look_up(found.get(doubt.id), doubt, working=working, evidence=EVIDENCE, now=now))
+            for doubt in await self.doubts()
+        ]
 
     async def _check(self) -> None:
         rows: list[Any] = await self.intents()
         assert sum(row.state == "sending" for row in rows) <= 1, "one in flight"
         believed = {row.id for row in rows if row.state == "sent"}
         assert believed <= {sent.claimed.id for sent in self.sent_ones}, "said to be sent before it was"
+        told: dict[int, int] = {}
+        for claimed in (sent.claimed for sent in self.sent_ones if sent.claimed.id in believed):
+            if (ticket := self.tickets.get(claimed.id)) is not None:
+                told[ticket] = min(_place(claimed), told.get(ticket, 99))
+        known = await self.rows("select id, told_place from tickets where told_place is not null")
+        assert {row.id: row.told_place for row in known} == told, "the place told last"
+
+
+def _place(claimed: Claimed) -> int:
+    found = re.search(r"nº (\d+)", claimed.text)
+    assert found
+    return int(found[1])
