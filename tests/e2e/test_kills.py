@@ -28,7 +28,10 @@ class Day:
         self._number = 0
 
     async def everyone_writes(self) -> None:
-        """Let every customer write one to three times within a moment; some webhooks come twice."""
+        """Let every customer write one to three times within a moment.
+
+        Some webhooks come twice, some under the customer's hidden id, some under both ids.
+        """
         for shop, crowd in SHOPS.items():
             for who in crowd:
                 for _ in range(self._chance.randint(1, 3)):
@@ -39,6 +42,8 @@ class Day:
                         f"mensagem {self._number}",
                         delay_seconds=self._chance.uniform(0, SPREAD_SECONDS),
                         duplicates=self._chance.choice((1, 1, 1, 2)),
+                        as_lid=self._chance.random() < 0.2,
+                        twin=self._chance.random() < 0.2,
                     )
 
     async def some_are_closed(self) -> None:
