@@ -4,13 +4,17 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 POLL_SECONDS = 0.01
 
 
-async def wait_for(predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0) -> T:  # noqa: ASYNC109
+@overload
+async def wait_for(predicate: Callable[[], Awaitable[T]], timeout: float = ...) -> T: ...  # noqa: ASYNC109
+@overload
+async def wait_for(predicate: Callable[[], T], timeout: float = ...) -> T: ...  # noqa: ASYNC109
+async def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:  # noqa: ASYNC109
     """Call `predicate` (it may be async) until it returns something true, and return that.
 
     Fails the test after `timeout` seconds with the last value seen.
@@ -18,7 +22,7 @@ async def wait_for(predicate: Callable[[], T | Awaitable[T]], timeout: float = 1
     deadline = time.monotonic() + timeout
     while True:
         answer = predicate()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
         assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"

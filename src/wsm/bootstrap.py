@@ -65,7 +65,7 @@ def run_ingest(settings: Settings) -> None:
     from wsm.streams.directory import PublishedDirectory  # noqa: PLC0415
 
     telemetry.configure_logging("ingest", settings.log_level)
-    _require(settings, "master_keys")
+    _require(settings, "redis_url", "master_keys")
     keys = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
     hooks = {ServerName(name): server.hook_secrets for name, server in settings.waha.items()}
     sock = listen(settings.host, settings.port)
@@ -102,7 +102,9 @@ def run_ingest(settings: Settings) -> None:
             await stack.enter_async_context(_beside(directory.watch(), refusals.watch()))
             await stack.enter_async_context(_observed(settings, checks))
             bounds = Bounds(
-                header_seconds=settings.header_deadline_seconds, body_seconds=settings.body_deadline_seconds
+                header_seconds=settings.header_deadline_seconds,
+                body_seconds=settings.body_deadline_seconds,
+                request_bytes=8 * settings.body_limit_bytes,
             )
             await serve(
                 app,
@@ -111,6 +113,7 @@ def run_ingest(settings: Settings) -> None:
                 bounds=bounds,
                 keep_alive_seconds=settings.keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
+                trusted_proxies=settings.trusted_proxies,
             )
             await batcher.aclose()
 
@@ -130,7 +133,7 @@ def run_worker(settings: Settings) -> None:
     from wsm.worker.worker import Worker  # noqa: PLC0415
 
     telemetry.configure_logging("worker", settings.log_level)
-    _require(settings, "database_url", "waha")
+    _require(settings, "redis_url", "database_url", "waha")
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
     async def main(stop: asyncio.Event) -> None:
@@ -180,7 +183,7 @@ def run_clock(settings: Settings) -> None:
     from wsm.streams.directory import PublishedDirectory  # noqa: PLC0415
 
     telemetry.configure_logging("clock", settings.log_level)
-    _require(settings, "system_database_url")
+    _require(settings, "redis_url", "system_database_url")
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -229,6 +232,7 @@ async def front_door(settings: Settings) -> AsyncIterator["Handover"]:
     """Open the mailboxes, for a command that enters at the front door."""
     from wsm.streams.client import connect  # noqa: PLC0415
 
+    _require(settings, "redis_url")
     redis = connect(settings.redis_url, timeout_seconds=_REDIS_SECONDS)
     try:
         yield handover(settings, redis)

@@ -10,7 +10,7 @@ Sources, the later one wins: the file named by `WSM_CONFIG` (or none), then the 
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                   refuses everything at the shared hook.
     """
 
-    url: str
-    api_key: str
+    url: str = ""
+    api_key: str = ""
     hook_secrets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -42,7 +42,7 @@ class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting, with its unit in its name. See `deploy/wsm.toml` for what each means."""
 
-    redis_url: str
+    redis_url: str = ""
     database_url: str = ""
     system_database_url: str = ""
     owner_database_url: str = ""
@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: str = "127.0.0.1"
     port: int = 8080
+    trusted_proxies: tuple[str, ...] = ()
     ops_port: int = 0
     log_level: str = "info"
 
@@ -101,7 +102,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             field = name.removeprefix(_PREFIX).lower()
             if field not in fields or field == "waha":
                 raise BadInput(name, "no such setting")
-            values[field] = _pairs(name, text) if field == "master_keys" else text
+            values[field] = _FORMS.get(field, _as_it_is)(name, text)
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as exc:
@@ -133,6 +134,19 @@ def _pairs(name: str, text: str) -> dict[str, str]:
     if not pairs:
         raise BadInput(name, "write it as `id:hex` pairs, separated by commas")
     return pairs
+
+
+def _listed(_name: str, text: str) -> list[str]:
+    """Read `one,two`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _as_it_is(_name: str, text: str) -> str:
+    return text
+
+
+_FORMS: dict[str, Callable[[str, str], Any]] = {"master_keys": _pairs, "trusted_proxies": _listed}
+"""How a variable's text is read where the field is not a plain value."""
 
 
 def _named(exc: msgspec.ValidationError) -> tuple[str, str]:

@@ -1,6 +1,8 @@
 """Turns on a real PostgreSQL: history, line, dedupe, order, and failing entries among others."""
 
 import asyncio
+import os
+import signal
 from datetime import timedelta
 
 import psycopg
@@ -8,9 +10,10 @@ import pytest
 
 from databases import Database as Urls
 from shop import SESSION, Shop, shop
-from wsm.core.errors import StoreUnavailable
+from wsm.core.errors import LaneBusy, StoreUnavailable
 from wsm.core.ids import ChatId
 from wsm.store import fleet
+from wsm.store.database import Database
 
 ANA, BIA, CAIO, DUDA = "5511900000001", "5511900000002", "5511900000003", "5511900000004"
 
@@ -155,7 +158,7 @@ async def test_a_failing_entry_stops_its_own_chat_and_nobody_else(database: Urls
         (parking,) = settled.parked
         assert [entry.body for entry in parking.entries] == bodies[1:3]
         assert parking.culprit == parking.entries[0].id
-        assert parking.chat == f"{ANA}@c.us"
+        assert parking.chat == f"{SESSION}/{ANA}@c.us"
         assert [row.body for row in await at.history(ANA)] == ["antes"]
         assert await at.line() == [(ANA, None), (BIA, 1)]
 
@@ -163,9 +166,11 @@ async def test_a_failing_entry_stops_its_own_chat_and_nobody_else(database: Urls
 async def test_entries_of_a_parked_chat_join_it(database: Urls) -> None:
     async with shop(database) as at:
         settled = await at.turn(
-            at.says(ANA, "oi"), at.says(BIA, "oi"), parked=frozenset({ChatId(f"{ANA}@c.us")})
+            at.says(ANA, "oi"), at.says(BIA, "oi"), parked=frozenset({ChatId(f"{SESSION}/{ANA}@c.us")})
         )
-        assert [(parking.chat, parking.culprit) for parking in settled.parked] == [(f"{ANA}@c.us", None)]
+        assert [(parking.chat, parking.culprit) for parking in settled.parked] == [
+            (f"{SESSION}/{ANA}@c.us", None)
+        ]
         assert await at.line() == [(BIA, None)]
 
 
@@ -188,7 +193,7 @@ async def test_a_held_lock_hands_the_bell_back(database: Urls) -> None:
     async with shop(database) as at:
         async with await psycopg.AsyncConnection.connect(database.app_url) as holder:
             await holder.execute("select pg_advisory_xact_lock(%s)", [at.tenant])
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(LaneBusy):
                 await at.turn(at.says(ANA, "oi"))
         await at.turn(at.says(ANA, "oi"))
         assert len(await at.line()) == 1
@@ -238,3 +243,24 @@ async def test_a_phone_whose_clock_runs_ahead_makes_nobody_late(database: Urls) 
         at.later(1)
         await at.turn(at.says(ANA, "oi"))
         assert await at.line() == [(ANA, None)]
+
+
+async def test_a_deaf_database_is_cut_off(database: Urls) -> None:
+    deaf = Database(database.app_url, connections=1, deaf_seconds=0.5)
+    await deaf.open()
+    try:
+        with pytest.raises(StoreUnavailable):
+            await _ask_a_stopped_backend(deaf)
+        await deaf.ping()
+    finally:
+        await deaf.close()
+
+
+async def _ask_a_stopped_backend(database: Database) -> None:
+    async with database.transaction() as transaction:
+        backend = transaction._connection.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            await transaction.row("ping")
+        finally:
+            os.kill(backend, signal.SIGCONT)

@@ -22,9 +22,11 @@ from wsm.telemetry import (
     BACKLOG_ENTRIES,
     BACKLOG_TENANTS,
     CLOCK_LEADER,
+    DEAD_LETTERS,
     DIRECTORY_SESSIONS,
     OUTBOX_AGE,
     OUTBOX_DUE,
+    QUARANTINED,
     SWEEPS,
     logger,
 )
@@ -138,6 +140,8 @@ class Clock:
         depth = await self._handover.depth()
         BACKLOG_ENTRIES.set(depth.entries)
         BACKLOG_BYTES.set(depth.bytes)
+        DEAD_LETTERS.set(depth.dead)
+        QUARANTINED.set(depth.quarantined)
         for kind in Kind:
             BACKLOG_TENANTS.labels(f"mail_{kind}").set(depth.mail[kind])
             BACKLOG_TENANTS.labels(f"ready_{kind}").set(depth.ready[kind])

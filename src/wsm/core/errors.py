@@ -10,6 +10,7 @@
     └── Unavailable           the same request may succeed later
         ├── MailboxFull       this tenant's mailbox, or all of them, are at their mark
         ├── StreamsUnavailable   Redis is away, full or not durable
+        ├── LaneBusy             another turn of the same tenant holds his lock for too long
         ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
         ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
         └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
@@ -79,6 +80,10 @@ class MailboxFull(Unavailable):
 
 class StreamsUnavailable(Unavailable):
     """Redis is away, refuses writes, or did not confirm in time."""
+
+
+class LaneBusy(Unavailable):
+    """The wait for the tenant's lock ran out; nothing was read or written. Says nothing of other tenants."""
 
 
 class StoreUnavailable(Unavailable):

@@ -5,11 +5,15 @@ after 5 s; whole transactions after 10 where the server can (17+), 5 for the loc
 
 A tenant's transaction sees that tenant alone (row-level security by `set_config(…, true)`, which ends with
 the transaction), so a forgotten WHERE shows nothing of anybody else. Every driver's error that a repetition
-may cure becomes StoreUnavailable.
+may cure becomes StoreUnavailable. A server that is deaf (stopped, or behind a network that swallows) keeps
+no time-out of its own: its connection is cut here.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,17 +21,20 @@ import psycopg
 import psycopg_pool
 from psycopg.rows import namedtuple_row
 
-from wsm.core.errors import StoreUnavailable
+from wsm.core.errors import LaneBusy, StoreUnavailable
 from wsm.core.ids import TenantId
 from wsm.store.queries import QUERIES
 
 LIMIT_MS = 5000
+DEAF_SECONDS = 12.0
+"""When a transaction that the server should have ended at the latest after 10 s is cut off."""
+CHECK_SECONDS = 2.0
 _OPTIONS = " ".join(
     f"-c {setting}"
     for setting in (
         "search_path=wsm",
         f"statement_timeout={LIMIT_MS}",
-        f"lock_timeout={LIMIT_MS}",
+        f"lock_timeout={LIMIT_MS - 500}",  # before the statement's, so that one can tell them apart
         f"idle_in_transaction_session_timeout={LIMIT_MS}",
         "timezone=UTC",
     )
@@ -78,9 +85,10 @@ class Transaction:
 
 
 class Database:
-    """A pool of connections of one role."""
+    """A pool of connections of one role. `deaf_seconds`: how long a transaction may take in all."""
 
-    def __init__(self, url: str, *, connections: int) -> None:
+    def __init__(self, url: str, *, connections: int, deaf_seconds: float = DEAF_SECONDS) -> None:
+        self._deaf_seconds = deaf_seconds
         self._pool = psycopg_pool.AsyncConnectionPool(
             url,
             open=False,
@@ -88,7 +96,7 @@ class Database:
             max_size=connections,
             timeout=LIMIT_MS / 1000,
             max_idle=60,
-            check=psycopg_pool.AsyncConnectionPool.check_connection,
+            check=_check,
             configure=_configure,
             kwargs={"options": _OPTIONS, "row_factory": namedtuple_row, "connect_timeout": 5},
         )
@@ -102,7 +110,7 @@ class Database:
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable unless the database answers within 5 s."""
+        """Raise StoreUnavailable unless the database answers."""
         async with self.transaction() as transaction:
             await transaction.row("ping")
 
@@ -112,16 +120,45 @@ class Database:
     ) -> AsyncIterator[Transaction]:
         """Open a transaction (READ COMMITTED): of one tenant, or of none, which sees what its role may.
 
-        Commits on leaving, rolls back on an exception. Raises StoreUnavailable when the database is away or
-        one of the time-outs ran out; whether a COMMIT that broke took place is for the dedupe to tell.
+        Commits on leaving, rolls back on an exception. Raises LaneBusy when the wait for a lock ran out,
+        StoreUnavailable when the database is away or another time-out ran out; whether a COMMIT that broke
+        took place is for the dedupe to tell.
         """
         try:
             async with self._pool.connection() as connection:
-                if tenant is not None:
-                    await connection.execute("select set_config('wsm.tenant', %s, true)", [str(tenant)])
-                yield Transaction(connection, tenant, now)
+                with cut_after(connection, self._deaf_seconds):
+                    if tenant is not None:
+                        await connection.execute("select set_config('wsm.tenant', %s, true)", [str(tenant)])
+                    yield Transaction(connection, tenant, now)
+                    await connection.commit()
+        except psycopg.errors.LockNotAvailable as exc:
+            raise LaneBusy("the tenant's lock is held") from exc
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             raise StoreUnavailable(type(exc).__name__) from exc
+
+
+@contextmanager
+def cut_after(connection: psycopg.AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Cut a connection's socket if the block takes longer: the driver then sees a broken connection.
+
+    To cancel the driver's wait instead would wait for the deaf server once more.
+    """
+    handle = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    try:
+        yield
+    finally:
+        handle.cancel()
+
+
+def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as its:
+        its.shutdown(socket.SHUT_RDWR)
+
+
+async def _check(connection: Connection) -> None:
+    """Check a connection before it is handed out."""
+    with cut_after(connection, CHECK_SECONDS):
+        await psycopg_pool.AsyncConnectionPool.check_connection(connection)
 
 
 async def _configure(connection: Connection) -> None:

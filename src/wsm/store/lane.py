@@ -34,8 +34,8 @@ async def locked(database: Database, tenant: TenantId, now: datetime) -> AsyncIt
     """Open a tenant's transaction that holds his lock until it ends.
 
     The lock is a statement of its own: what is read after it is what the last holder committed. Waits up to
-    5 s for another turn, claim or settlement of the same tenant; raises StoreUnavailable then, or when the
-    database is away.
+    5 s for another turn, claim or settlement of the same tenant; raises LaneBusy then, StoreUnavailable when
+    the database is away.
     """
     async with database.transaction(tenant, now) as transaction:
         await transaction.run("lock_lane")

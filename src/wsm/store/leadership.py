@@ -3,6 +3,7 @@
 import psycopg
 
 from wsm.core.errors import StoreUnavailable
+from wsm.store.database import CHECK_SECONDS, cut_after
 
 _LOCK = -1
 
@@ -23,8 +24,9 @@ class Leadership:
                     self._url, autocommit=True, connect_timeout=5
                 )
             query = "select true" if self._leads else "select pg_try_advisory_lock(%s)"
-            cursor = await self._connection.execute(query, None if self._leads else [_LOCK])
-            row = await cursor.fetchone()
+            with cut_after(self._connection, CHECK_SECONDS):
+                cursor = await self._connection.execute(query, None if self._leads else [_LOCK])
+                row = await cursor.fetchone()
             self._leads = bool(row and row[0])
         except psycopg.OperationalError as exc:
             await self.resign()

@@ -55,7 +55,9 @@ async def _found(connection: psycopg.AsyncConnection) -> None:
                 )
             except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 continue  # another database of the same cluster was migrated in the same moment
-    await connection.execute("create schema if not exists wsm authorization wsm_owner")
+    made = await connection.execute("select 1 from pg_namespace where nspname = 'wsm'")
+    if await made.fetchone() is None:
+        await connection.execute("create schema wsm authorization wsm_owner")
     await connection.execute("set role wsm_owner")
     await connection.execute("set search_path = wsm")
     await connection.execute(

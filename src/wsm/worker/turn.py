@@ -126,7 +126,7 @@ class Turns:
 
     def _park(self, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
         culprit = items[0]
-        chat = culprit[1].chat or SESSION_LEVEL
+        chat = _parking_of(culprit[1])
         ENTRIES.labels("parked").inc(len(items))
         log.error(
             "entry_failed", tenant=culprit[1].tenant, entry=culprit[0].id, reason=_reason(exc), exc_info=exc
@@ -192,11 +192,16 @@ def _stale(entry: Entry, event: Event, oldest_ms: int) -> bool:
 
 
 def _by_chat(items: Iterable[Item]) -> list[tuple[ChatId, list[Item]]]:
-    """Group items by chat, in the order in which the chats first appear; within a chat as they came."""
+    """Group items by where they would be parked, in the order of their first; within one as they came."""
     groups: dict[ChatId, list[Item]] = {}
     for item in items:
-        groups.setdefault(item[1].chat or SESSION_LEVEL, []).append(item)
+        groups.setdefault(_parking_of(item[1]), []).append(item)
     return list(groups.items())
+
+
+def _parking_of(event: Event) -> ChatId:
+    """Name the chat among all of a tenant's: the same person may write to two of his sessions."""
+    return ChatId(f"{event.session}/{event.chat}") if event.chat else SESSION_LEVEL
 
 
 def _reason(exc: Exception) -> str:
