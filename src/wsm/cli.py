@@ -7,6 +7,7 @@ a running `wsm story` or `wsm up` in the current folder. Exit codes: 0 done, 1 i
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -16,8 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsm import config
-from wsm.core.errors import BadInput, NotFound, WsmError
-from wsm.core.ids import ChatAddress, ChatId, ServerName, SessionAddress, SessionName, TenantId
+from wsm.core.errors import BadInput, NotFound, StoreUnavailable, StreamsUnavailable, WsmError
+from wsm.core.ids import (
+    DEFAULT_SERVER,
+    ChatAddress,
+    ChatId,
+    ServerName,
+    SessionAddress,
+    SessionName,
+    TenantId,
+)
 
 if TYPE_CHECKING:
     from wsm.store.database import Database
@@ -25,14 +34,18 @@ if TYPE_CHECKING:
 HOME = Path(".wsm")
 """Where `wsm story` and `wsm up` keep their embedded servers, below the current folder."""
 
+_AWAY = {StoreUnavailable: "PostgreSQL", StreamsUnavailable: "Redis"}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
     arguments = _parser().parse_args(argv)
+    logging.getLogger().addHandler(logging.NullHandler())  # what fails is said once, below
     try:
         sys.exit(arguments.run(arguments) or 0)
     except WsmError as exc:
-        print(f"wsm: {exc}", file=sys.stderr)
+        away = next((f"{who} does not answer: " for kind, who in _AWAY.items() if isinstance(exc, kind)), "")
+        print(f"wsm: {away}{exc}", file=sys.stderr)
         sys.exit(2 if isinstance(exc, BadInput) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -286,24 +299,31 @@ def _sandbox_serve(arguments: argparse.Namespace) -> None:
 
 
 def _sandbox_say(arguments: argparse.Namespace) -> None:
-    from wsm.sandbox.site import phone_of_running  # noqa: PLC0415
+    from wsm.sandbox.site import phone_at  # noqa: PLC0415
 
     async def run() -> None:
-        async with phone_of_running(HOME) as phone:
+        async with phone_at(_waha_url()) as phone:
             await phone.say(arguments.session, arguments.phone, arguments.text)
 
     asyncio.run(run())
 
 
 def _sandbox_inbox(arguments: argparse.Namespace) -> None:
-    from wsm.sandbox.site import phone_of_running  # noqa: PLC0415
+    from wsm.sandbox.site import phone_at  # noqa: PLC0415
 
     async def run() -> None:
-        async with phone_of_running(HOME) as phone:
+        async with phone_at(_waha_url()) as phone:
             for message in await phone.inbox(arguments.phone):
                 print(message["text"])
 
     asyncio.run(run())
+
+
+def _waha_url() -> str:
+    server = _settings().waha.get(DEFAULT_SERVER)
+    if server is None:
+        raise BadInput("WAHA_URL", "is needed here and not set")
+    return server.url
 
 
 if __name__ == "__main__":

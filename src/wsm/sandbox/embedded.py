@@ -15,6 +15,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -138,11 +139,20 @@ class Embedded:
 
 
 def running(home: Path) -> Services:
-    """Return where the servers of a home listen that another process runs. Raises NotFound."""
+    """Return where the servers of a home listen that another process runs. Raises NotFound.
+
+    Whoever runs them holds the home's lock: what is said in a home that nobody holds was left by a crash.
+    """
+    nobody = NotFound(f"nothing runs in {home}")
     try:
-        return msgspec.json.decode((home / "services").read_bytes(), type=Services)
-    except (OSError, msgspec.DecodeError):
-        raise NotFound(f"nothing runs in {home}") from None
+        with (home / "lock").open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode((home / "services").read_bytes(), type=Services)
+    except OSError:
+        raise nobody from None
+    raise nobody
 
 
 def _hold(home: Path) -> IO[str]:

@@ -17,11 +17,11 @@ import httpx
 import msgspec
 
 from wsm.config import load, master_key
-from wsm.core.errors import NotFound
+from wsm.core.errors import NotFound, Unavailable
 from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
 from wsm.gateway.config import webhook_config
 from wsm.gateway.waha import Gateways
-from wsm.sandbox.embedded import Embedded
+from wsm.sandbox.embedded import Embedded, running
 from wsm.sandbox.supervisor import Child, Supervisor, free_ports, wsm_child
 from wsm.sandbox.waha.control import Phone
 from wsm.store import fleet
@@ -170,15 +170,21 @@ async def site(
 
 def settings_of_running(homes: Path) -> dict[str, str]:
     """Return the settings of the site that runs in a home below `homes`. Raises NotFound."""
-    for home in ("story", "up"):
-        with suppress(OSError):
-            return msgspec.json.decode((homes / home / _FILE).read_bytes(), type=dict[str, str])
+    for home in (homes / "story", homes / "up"):
+        with suppress(NotFound, OSError):
+            running(home)  # what a crashed run has left does not count
+            return msgspec.json.decode((home / _FILE).read_bytes(), type=dict[str, str])
     raise NotFound(f"REDIS_URL is not set, and nothing runs in {homes}")
 
 
-def phone_of_running(homes: Path) -> Phone:
-    """Return a phone for the sandbox WAHA of the running site. Raises NotFound."""
-    return Phone(settings_of_running(homes)["WAHA_URL"])
+@asynccontextmanager
+async def phone_at(url: str) -> AsyncIterator[Phone]:
+    """Open a phone for the sandbox WAHA at `url`. Raises Unavailable when none answers there."""
+    try:
+        async with Phone(url) as phone:
+            yield phone
+    except httpx.HTTPError as exc:
+        raise Unavailable(f"no sandbox answers at {url}: {type(exc).__name__}") from exc
 
 
 def _settings(servers: Embedded, home: Path, port: int) -> dict[str, str]:
