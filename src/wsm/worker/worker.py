@@ -176,14 +176,16 @@ class Worker:
     async def _drain(self) -> None:
         """Let running bells end, renewing their leases; cancel and hand back what takes too long."""
         deadline = time.monotonic() + self._drain_seconds
-        while self._running and time.monotonic() < deadline:
+        while (tasks := self._tasks()) and time.monotonic() < deadline:
             with contextlib.suppress(StreamsUnavailable):
                 await self._hand_over(claiming=False)
-            await asyncio.wait([task for _, task in self._running.values()], timeout=_IDLE_SECONDS)
-        tasks = [task for _, task in self._running.values()]
+            await asyncio.wait(tasks, timeout=_IDLE_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for _, task in self._running.values()]
 
     def _is_full(self) -> bool:
         return any(self._held(kind) >= self._slots[kind] for kind in Kind)
