@@ -40,6 +40,19 @@ _OPTIONS = " ".join(
     )
 )
 _TRANSACTION_TIMEOUT_SINCE = 170000
+_ERRORS = psycopg.errors
+_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # Time-outs and states of the server that are no OperationalError to the driver.
+    _ERRORS.IdleInTransactionSessionTimeout,
+    _ERRORS.TransactionTimeout,
+    _ERRORS.ReadOnlySqlTransaction,
+    # Nobody has migrated it yet: no entry's fault.
+    _ERRORS.UndefinedTable,
+    _ERRORS.UndefinedColumn,
+    _ERRORS.UndefinedFunction,
+)
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -110,9 +123,11 @@ class Database:
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable unless the database answers."""
+        """Raise StoreUnavailable unless the database answers, is migrated and can be written."""
         async with self.transaction() as transaction:
-            await transaction.row("ping")
+            row = await transaction.row("ping")
+        if row.read_only != "off":
+            raise StoreUnavailable("it can only be read")
 
     @asynccontextmanager
     async def transaction(
@@ -121,8 +136,8 @@ class Database:
         """Open a transaction (READ COMMITTED): of one tenant, or of none, which sees what its role may.
 
         Commits on leaving, rolls back on an exception. Raises LaneBusy when the wait for a lock ran out,
-        StoreUnavailable when the database is away or another time-out ran out; whether a COMMIT that broke
-        took place is for the dedupe to tell.
+        StoreUnavailable when the database is away, read-only or not migrated, or another time-out ran out;
+        whether a COMMIT that broke took place is for the dedupe to tell.
         """
         try:
             async with self._pool.connection() as connection:
@@ -131,9 +146,9 @@ class Database:
                         await connection.execute("select set_config('wsm.tenant', %s, true)", [str(tenant)])
                     yield Transaction(connection, tenant, now)
                     await connection.commit()
-        except psycopg.errors.LockNotAvailable as exc:
+        except _ERRORS.LockNotAvailable as exc:
             raise LaneBusy("the tenant's lock is held") from exc
-        except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+        except _AWAY as exc:
             raise StoreUnavailable(type(exc).__name__) from exc
 
 

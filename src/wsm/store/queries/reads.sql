@@ -1,5 +1,5 @@
 -- name: ping
-select 1
+select current_setting('transaction_read_only') as read_only, (select count(*) from (select from tenants limit 1) t)
 
 -- name: show_line
 select t.id, t.state, t.entered_at, t.served_at, t.told_place, c.chat_id, s.name as session,
