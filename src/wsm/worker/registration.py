@@ -21,8 +21,10 @@ SHOWN_QUEUE = "tenants"
 """What stands in the list of queues of a worker that serves every tenant's."""
 
 
-async def registered(url: str, name: str, busy: Callable[[], bool]) -> None:
-    """Show the worker `name` until cancelled. Never raises for a Redis that is away."""
+async def registered(
+    url: str, name: str, busy: Callable[[], bool], *, beat_seconds: float = _BEAT_SECONDS
+) -> None:
+    """Show the worker `name` until cancelled. Never raises for a Redis that is away or forgets."""
     connection = redis.Redis.from_url(url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
     worker: SimpleWorker | None = None
     try:
@@ -31,7 +33,7 @@ async def registered(url: str, name: str, busy: Callable[[], bool]) -> None:
                 if worker is None:
                     worker = await asyncio.to_thread(_born, connection, name)
                 await asyncio.to_thread(_beat, worker, busy=busy())
-            await asyncio.sleep(_BEAT_SECONDS)
+            await asyncio.sleep(beat_seconds)
     finally:
         if worker is not None:
             with contextlib.suppress(redis.RedisError):
@@ -40,13 +42,13 @@ async def registered(url: str, name: str, busy: Callable[[], bool]) -> None:
 
 
 def _born(connection: redis.Redis, name: str) -> SimpleWorker:
-    worker = SimpleWorker(
+    return SimpleWorker(
         [SHOWN_QUEUE], name=name, connection=connection, serializer=JSONSerializer, worker_ttl=_TTL_SECONDS
     )
-    worker.register_birth()  # type: ignore[no-untyped-call]
-    return worker
 
 
 def _beat(worker: SimpleWorker, *, busy: bool) -> None:
+    if not worker.connection.exists(worker.key):  # the first time, and after an outage longer than the TTL
+        worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_state(WorkerStatus.BUSY if busy else WorkerStatus.IDLE)
     worker.heartbeat(_TTL_SECONDS)
