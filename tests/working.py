@@ -194,8 +194,10 @@ def _left(before: Iterable[asyncio.Task[Any]]) -> list[str]:
 
 
 @asynccontextmanager
-async def child(redis_url: str, urls: Urls, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `wsm worker` as a process of its own; killed at the end if it still runs."""
+async def child(
+    redis_url: str, urls: Urls, *, command: str = "worker", **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `wsm worker`, or another command, as a process of its own; killed at the end if it still runs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WSM_", "WAHA_"))}
     environ = {
         **kept,
@@ -206,7 +208,7 @@ async def child(redis_url: str, urls: Urls, **settings: str) -> AsyncIterator[as
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "utf8", "-m", "wsm", "worker"), env=environ, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-X", "utf8", "-m", "wsm", command), env=environ, stderr=asyncio.subprocess.PIPE
     )
     try:
         yield process

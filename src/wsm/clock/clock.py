@@ -83,16 +83,20 @@ class Clock:
         if leads != self._led:
             log.info("clock_leads" if leads else "clock_stands_by")
             self._led = leads
+            _forget_figures()
         if leads:
             duties = (self._publish, self._sweep, self._ring_deliveries, self._measure, self._keep_house)
             for duty in duties:
                 await self._attempt(duty)
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
+        name = duty.__name__.lstrip("_")
         try:
             await duty()
         except Unavailable as exc:
-            log.warning("clock_waits", duty=duty.__name__.lstrip("_"), reason=str(exc))
+            log.warning("clock_waits", duty=name, reason=str(exc))
+        except Exception:
+            log.exception("duty_failed", duty=name)  # a bug in one duty must not end the others
 
     async def _publish(self) -> None:
         """Publish the directory when it is not the one that is there."""
@@ -153,6 +157,15 @@ class Clock:
             return
         for month in (now, now + timedelta(days=28)):
             await fleet.ensure_month(self._database, month.date())
-        while await fleet.purge_dedupe(self._database, now - self._keep_dedupe):
-            pass
-        self._kept_house_at = now
+        if await fleet.purge_dedupe(self._database, now - self._keep_dedupe) == 0:
+            self._kept_house_at = now  # until then a part with each tick: the sweep must not wait
+
+
+def _forget_figures() -> None:
+    """Show nothing of an earlier lead: these figures are the leader's alone."""
+    for gauge in (
+        *(BACKLOG_ENTRIES, BACKLOG_BYTES, DEAD_LETTERS, QUARANTINED),
+        *(OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS),
+    ):
+        gauge.set(0)
+    BACKLOG_TENANTS.clear()
