@@ -1,4 +1,4 @@
-"""`wsm` as a person starts it: commands that end, and a story that is being told on a screen."""
+"""`wsm` as a person starts it: commands that end, and what stays and writes on a screen."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ def wsm(
     return subprocess.run(command, cwd=folder, env=whole, capture_output=True, text=True, check=False)
 
 
-class Telling:
-    """A story that is being told in a folder."""
+class Running:
+    """A command that runs on in a folder: `wsm story …` or `wsm up`."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Telling:
         self._screen = folder / "screen"
         with self._screen.open("wb") as screen:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "utf8", "-m", "wsm", "story", *arguments],
+                [sys.executable, "-X", "utf8", "-m", "wsm", *arguments],
                 cwd=folder,
                 env=ENVIRON,
                 stdout=screen,
@@ -54,7 +54,7 @@ class Telling:
         assert any(text in line for line in self.lines()), "\n".join(self.lines())
 
     def family(self) -> set[int]:
-        """The process ids of the story and everything that it has started."""
+        """The process ids of it and of everything that it has started."""
         parents = processes()
         family = {self.process.pid}
         while more := {pid for pid, parent in parents.items() if parent in family} - family:

@@ -1,8 +1,9 @@
-"""What the commands for people say when something is not there: one sentence, and a code that is not 0."""
+"""The commands for people: `wsm up` and what is asked of it, and one sentence when something is not there."""
 
+import signal
 from pathlib import Path
 
-from e2e.telling import wsm
+from e2e.telling import Running, wsm
 
 
 def test_a_database_that_is_away_is_one_sentence(tmp_path: Path) -> None:
@@ -18,3 +19,19 @@ def test_a_gateway_that_is_no_sandbox_is_one_sentence(tmp_path: Path) -> None:
         asked = wsm(tmp_path, "sandbox", *words, environ=urls)
         assert (asked.returncode, asked.stdout) == (1, "")
         assert asked.stderr == "wsm: no sandbox answers at http://127.0.0.1:9: ConnectError\n"
+
+
+def test_a_tenant_outlives_the_site_that_he_was_made_at(tmp_path: Path) -> None:
+    add = ("tenant", "add", "1460561546", "--name", "Loja")
+    for said in ((0, "webhook: /webhooks/waha/1460561546/user_1460561546\n", ""), THERE):
+        with Running(tmp_path, "up") as up:
+            up.shows("webhooks: http://127.0.0.1:")
+            done = wsm(tmp_path, *add)
+            assert (done.returncode, done.stdout, done.stderr) == said
+            line = wsm(tmp_path, "line", "show", "1460561546")
+            assert (line.returncode, line.stdout) == (0, "nobody is in line\n")
+            up.signal(signal.SIGTERM)
+            assert up.ended() == 0
+
+
+THERE = (2, "", "wsm: session: user_1460561546 exists on server default\n")

@@ -55,7 +55,7 @@ class Day:
     async def in_the_middle(self) -> None:
         """Wait until a good part of what was written has been accepted, and the rest not yet."""
         before = self._accepted()
-        await wait_for(lambda: self._accepted() >= before + 6)
+        await wait_for(lambda: self._accepted() >= before + 6, 30)
 
     def _accepted(self) -> int:
         log = self._at.waha.courier.log

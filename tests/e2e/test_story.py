@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.telling import Telling, wsm
+from e2e.telling import Running, wsm
 from waiting import wait_for_blocking
 from wsm.sandbox.servers import command_line
 
@@ -26,17 +26,17 @@ def check_gone(family: Sequence[int] | set[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telling]:
+def stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A story that stays up, at the default home; it is told while the other tests run."""
-    with Telling(tmp_path_factory.mktemp("stays")) as story:
+    with Running(tmp_path_factory.mktemp("stays"), "story") as story:
         yield story
 
 
 @pytest.fixture
-def once(stays: Telling, tmp_path: Path) -> Iterator[Telling]:
+def once(stays: Running, tmp_path: Path) -> Iterator[Running]:
     """A story that ends by itself, where an earlier one was killed."""
     folder = tmp_path / "a folder with spaces"
-    with Telling(folder) as crashed:
+    with Running(folder, "story") as crashed:
         crashed.shows("are up")
         family = crashed.family()
         crashed.signal(signal.SIGKILL)
@@ -46,11 +46,11 @@ def once(stays: Telling, tmp_path: Path) -> Iterator[Telling]:
         for words in (["line", "show", "1460561546"], ["sandbox", "inbox", "5511960000009"]):
             asked = wsm(folder, *words)
             assert (asked.returncode, asked.stderr) == (1, NOBODY)
-    with Telling(folder, "--once") as story:
+    with Running(folder, "story", "--once") as story:
         yield story
 
 
-def test_told_once_it_ends_with_its_figures_and_leaves_nobody_behind(once: Telling) -> None:
+def test_told_once_it_ends_with_its_figures_and_leaves_nobody_behind(once: Running) -> None:
     once.shows("are up")
     second = wsm(once.folder, "story", "--once")
     assert second.returncode == 1
@@ -67,7 +67,7 @@ def test_told_once_it_ends_with_its_figures_and_leaves_nobody_behind(once: Telli
     check_gone(family)
 
 
-def test_it_stays_up_and_does_what_it_says(stays: Telling, tmp_path: Path) -> None:
+def test_it_stays_up_and_does_what_it_says(stays: Running, tmp_path: Path) -> None:
     stays.shows(STAYS_UP)
     offered = [shlex.split(line)[1:] for line in stays.lines() if ".venv/bin/wsm" in line]
     verbs = [" ".join(words[: 1 if words[0] == "history" else 2]) for words in offered]
@@ -103,8 +103,8 @@ def test_it_stays_up_and_does_what_it_says(stays: Telling, tmp_path: Path) -> No
     check_gone(family)
 
 
-def test_a_signal_in_the_middle_ends_it_and_leaves_nobody_behind(stays: Telling, tmp_path: Path) -> None:
-    with Telling(tmp_path / "cut") as story:
+def test_a_signal_in_the_middle_ends_it_and_leaves_nobody_behind(stays: Running, tmp_path: Path) -> None:
+    with Running(tmp_path / "cut", "story") as story:
         story.shows("Five customers write")
         family = story.family()
         story.signal(signal.SIGTERM)

@@ -191,16 +191,13 @@ class Town:
             await redis.aclose()
 
     async def left_over(self) -> set[str]:
-        """The keys in Redis that belong to nobody who is still at work."""
-        redis = Redis.from_url(self.ground.servers.redis_url)
-        try:
-            return (
-                {key.decode() async for key in redis.scan_iter()}
-                - ALWAYS_THERE
-                - {key.decode() async for key in redis.scan_iter("rq:worker*")}
-            )
-        finally:
-            await redis.aclose()
+        """The keys in Redis that belong to nobody who is still at work; and what is counted, if it is not 0."""
+        async with Redis.from_url(self.ground.servers.redis_url) as redis:
+            load: Any = await redis.hgetall("wsm:load")
+            found = {key.decode() async for key in redis.scan_iter()}
+            workers = {key.decode() async for key in redis.scan_iter("rq:worker*")}
+        counted = {f"{name.decode()}={int(value)}" for name, value in load.items() if int(value)}
+        return found - ALWAYS_THERE - workers | counted
 
     def log_lines(self, *names: str) -> list[dict[str, Any]]:
         """What the processes logged, by name or all of them."""

@@ -28,5 +28,5 @@ def up(home: Path) -> int:
 
 async def _run(servers: Embedded, home: Path, real: dict[str, str]) -> int:
     async with site(servers, home, real_waha=real) as running:
-        print(f"webhooks: {running.webhooks_url}/{{tenant}}/{{session}}   logs: {home / 'log'}")  # noqa: T201
+        print(f"webhooks: {running.webhooks_url}/{{tenant}}/{{session}}   logs: {home / 'log'}", flush=True)  # noqa: T201
         return await running.supervisor.run()
