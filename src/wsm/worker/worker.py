@@ -130,9 +130,6 @@ class Worker:
             await self._hand_back(bell)
             if isinstance(exc, StoreUnavailable):
                 self._store_away.set()
-        except asyncio.CancelledError:
-            await self._hand_back(bell)
-            raise
         except Exception:
             outcome = "bug"
             log.exception("bell_failed", tenant=bell.tenant, bell=bell.id)
@@ -180,9 +177,12 @@ class Worker:
             with contextlib.suppress(StreamsUnavailable):
                 await self._hand_over(claiming=False)
             await asyncio.wait(tasks, timeout=_IDLE_SECONDS)
-        for task in tasks:
+        late = list(self._running.values())
+        for _, task in late:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in late), return_exceptions=True)
+        for bell, _ in late:  # here and not in its task, which may have been cancelled before it began
+            await self._hand_back(bell)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [task for _, task in self._running.values()]
