@@ -7,6 +7,7 @@ applied again, and an applied file that has changed since stops the run.
 
 import hashlib
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 import psycopg
 from psycopg import sql
@@ -14,18 +15,21 @@ from psycopg import sql
 from wsm.core.errors import BadInput, StoreUnavailable
 
 _LOCK = -2
-_ROLES = {"wsm_owner": "nologin", "wsm_app": "login", "wsm_system": "login"}
+_OWNER = "wsm_owner"
+_ROLES = {_OWNER: "nologin", "wsm_app": "login", "wsm_system": "login"}
+_FOLDER = resources.files("wsm.store") / "migrations"
+_NEEDS = "it must be able to make roles and schemas, or be a member of wsm_owner where the schema wsm is made"
 
 
-async def migrate(owner_url: str, *, phase: str | None = None) -> list[str]:
-    """Apply what is missing and return the names of what was applied.
+async def migrate(owner_url: str, *, phase: str | None = None, folder: Traversable = _FOLDER) -> list[str]:
+    """Apply what is missing of a folder's migrations and return the names of what was applied.
 
     owner_url  a role that may create roles and schemas, or one that is a member of `wsm_owner` when an
                administrator made the three roles and the schema `wsm`
     phase      `before` or `after` the new code; None applies both
 
-    Raises BadInput when an applied migration was changed, StoreUnavailable when the database is away.
-    Blocks while another run holds the lock.
+    Raises BadInput when an applied migration was changed or the role may not do this, StoreUnavailable when
+    the database is away. Blocks while another run holds the lock.
     """
     try:
         connection = await psycopg.AsyncConnection.connect(owner_url, autocommit=True)
@@ -33,12 +37,14 @@ async def migrate(owner_url: str, *, phase: str | None = None) -> list[str]:
         raise StoreUnavailable("cannot reach the database to migrate it") from exc
     async with connection:
         await connection.execute("select pg_advisory_lock(%s)", [_LOCK])
-        await _found(connection)
-        return [name for name, text in _files() if await _apply(connection, name, text, phase)]
+        try:
+            await _found(connection)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise BadInput("owner_database_url", f"{_NEEDS} ({exc.diag.message_primary})") from exc
+        return [name for name, text in _files(folder) if await _apply(connection, name, text, phase)]
 
 
-def _files() -> list[tuple[str, str]]:
-    folder = resources.files("wsm.store") / "migrations"
+def _files(folder: Traversable) -> list[tuple[str, str]]:
     return sorted(
         (file.name, file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".sql")
     )
@@ -53,6 +59,8 @@ async def _found(connection: psycopg.AsyncConnection) -> None:
                 await connection.execute(
                     sql.SQL("create role {} {}").format(sql.Identifier(role), sql.SQL(login))
                 )
+                if role == _OWNER:  # who made a role is no member of it, unless he is a superuser
+                    await connection.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(role)))
             except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 continue  # another database of the same cluster was migrated in the same moment
     made = await connection.execute("select 1 from pg_namespace where nspname = 'wsm'")
