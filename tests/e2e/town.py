@@ -191,7 +191,7 @@ class Town:
             await redis.aclose()
 
     async def left_over(self) -> set[str]:
-        """The keys in Redis that belong to nobody who is still at work; and what is counted, if it is not 0."""
+        """The keys in Redis that belong to nobody who is still at work, and counts that are not 0."""
         async with Redis.from_url(self.ground.servers.redis_url) as redis:
             load: Any = await redis.hgetall("wsm:load")
             found = {key.decode() async for key in redis.scan_iter()}
