@@ -33,7 +33,7 @@ run: install
 	@$(VENV_PYTHON) -m wsm story $(if $(filter-out 0,$(ONCE)),--once)
 
 test: check
-	@$(VENV_PYTHON) -m pytest $(ARGS)
+	@$(VENV_PYTHON) -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 check: install
 	@$(VENV_PYTHON) -m ruff check
