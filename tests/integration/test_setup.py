@@ -150,7 +150,7 @@ def test_a_python_that_does_not_suit_is_refused_in_one_sentence(checkout: Path) 
 def test_what_args_says_reaches_pytest_whole(checkout: Path) -> None:
     pretend_installed(checkout)
     done = make(checkout, "--dry-run", "test", "ARGS=-k 'a or b'")
-    assert done.stdout.splitlines()[-1].endswith("-m pytest -k 'a or b'")
+    assert done.stdout.splitlines()[-1].endswith(" -k 'a or b'")
 
 
 @pytest.mark.parametrize(
