@@ -268,6 +268,9 @@ async def _ask(checks: Mapping[str, Check]) -> dict[str, str]:
             found[name] = "ok"
         except (WsmError, TimeoutError) as exc:
             found[name] = str(exc) or type(exc).__name__
+        except Exception as exc:  # noqa: BLE001 (a bug is no reason to say nothing of the other checks)
+            telemetry.logger("process").exception("check_failed", check=name)
+            found[name] = type(exc).__name__
     return found
 
 

@@ -9,12 +9,15 @@ Sources, the later one wins: the file named by `WSM_CONFIG` (or none), then the 
 `deploy/wsm.toml` is the commented manual.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from wsm.core.errors import BadInput
 
@@ -22,6 +25,22 @@ _WELL_KNOWN = {"REDIS_URL": "redis_url", "DATABASE_URL": "database_url"}
 _OF_DEFAULT_SERVER = {"WAHA_URL": "url", "WAHA_API_KEY": "api_key", "WEBHOOK_HMAC_SECRET": "hook_secrets"}
 _PREFIX = "WSM_"
 _NOT_SETTINGS = frozenset({"WSM_CONFIG"})
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
+_SCHEMES = {
+    "redis_url": {"redis", "rediss", "unix"},
+    "database_url": {"postgresql", "postgres"},
+    "system_database_url": {"postgresql", "postgres"},
+    "owner_database_url": {"postgresql", "postgres"},
+}
+_WORDS = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "redis_durability": ("check", "trust"),
+}
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Meta(ge=1, le=2**50)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +55,7 @@ class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hook_secrets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"WahaServer(url={self.url!r})"
+        return "WahaServer(…)"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,36 +70,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     waha: dict[str, WahaServer] = {}
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Port = 8080
     trusted_proxies: tuple[str, ...] = ()
-    ops_port: int = 0
+    ops_port: Port = 0
     log_level: str = "info"
 
-    body_limit_bytes: int = 1024 * 1024
-    bodies_in_flight_bytes: int = 64 * 1024 * 1024
-    header_deadline_seconds: float = 10.0
-    body_deadline_seconds: float = 10.0
-    keep_alive_seconds: int = 30
-    accept_timeout_seconds: float = 2.0
-    retry_after_seconds: int = 20
-    wait_replicas: int = 0
+    body_limit_bytes: Bytes = 1024 * 1024
+    bodies_in_flight_bytes: Bytes = 64 * 1024 * 1024
+    header_deadline_seconds: Seconds = 10.0
+    body_deadline_seconds: Seconds = 10.0
+    keep_alive_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
+    accept_timeout_seconds: Seconds = 2.0
+    retry_after_seconds: Annotated[int, Meta(ge=1, le=3600)] = 20
+    wait_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
     redis_durability: str = "check"
 
-    mailbox_entries: int = 10_000
-    mailbox_bytes: int = 64 * 1024 * 1024
-    all_mailboxes_bytes: int = 512 * 1024 * 1024
-    quarantine_entries: int = 10_000
+    mailbox_entries: Annotated[int, Meta(ge=1)] = 10_000
+    mailbox_bytes: Bytes = 64 * 1024 * 1024
+    all_mailboxes_bytes: Bytes = 512 * 1024 * 1024
+    quarantine_entries: Count = 10_000
 
-    turn_slots: int = 100
-    deliver_slots: int = 100
-    turn_entries: int = 200
-    lease_seconds: float = 4.0
-    drain_seconds: float = 20.0
-    database_connections: int = 8
+    turn_slots: Count = 100
+    deliver_slots: Count = 100
+    turn_entries: Annotated[int, Meta(ge=1, le=2000)] = 200  # Lua takes some 8,000 arguments
+    lease_seconds: Annotated[float, Meta(ge=2, le=600)] = 4.0  # renewed every second
+    drain_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 20.0
+    database_connections: Annotated[int, Meta(ge=1, le=1000)] = 8
 
-    send_timeout_seconds: float = 150.0
-    evidence_seconds: float = 180.0
-    stale_days: int = 60
+    send_timeout_seconds: Seconds = 150.0
+    evidence_seconds: Seconds = 180.0
+    stale_days: Annotated[int, Meta(ge=2, le=3650)] = 60  # WAHA repeats for up to 44 hours
 
     def __repr__(self) -> str:
         return "Settings(…)"
@@ -91,17 +110,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     if path := environ.get("WSM_CONFIG"):
         values = _read_file(Path(path))
-    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    given: dict[str, str] = {}
     for name, text in environ.items():
-        if name in _WELL_KNOWN:
-            values[_WELL_KNOWN[name]] = text
-        elif name in _OF_DEFAULT_SERVER:
-            server = values.setdefault("waha", {}).setdefault("default", {})
+        if name in _OF_DEFAULT_SERVER:
+            server = _table(_table(values, "waha"), "default", "waha.default")
             server[_OF_DEFAULT_SERVER[name]] = text.split(",") if name == "WEBHOOK_HMAC_SECRET" else text
-        elif name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
-            field = name.removeprefix(_PREFIX).lower()
-            if field not in fields or field == "waha":
-                raise BadInput(name, "no such setting")
+        elif field := _field(name):
+            if field in given:
+                raise BadInput(name, f"means the same as {given[field]}: set one of them")
+            given[field] = name
             values[field] = _FORMS.get(field, _as_it_is)(name, text)
     try:
         settings = msgspec.convert(values, Settings, strict=False)
@@ -128,12 +145,32 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise BadInput("WSM_CONFIG", f"{path} is not TOML: {exc}") from exc
 
 
+def _field(name: str) -> str | None:
+    """Return the field that a variable sets; None for one that is not wsm's. Raises BadInput."""
+    if name in _WELL_KNOWN:
+        return _WELL_KNOWN[name]
+    if not name.startswith(_PREFIX) or name in _NOT_SETTINGS:
+        return None
+    field = name.removeprefix(_PREFIX).lower()
+    if field not in Settings.__struct_fields__ or field == "waha":
+        raise BadInput(name, "no such setting")
+    return field
+
+
+def _table(values: dict[str, Any], name: str, path: str = "") -> dict[str, Any]:
+    """Return the table `name`, made if missing. Raises BadInput when something else has that name."""
+    found = values.setdefault(name, {})
+    if not isinstance(found, dict):
+        raise BadInput(path or name, "must be a table")
+    return found
+
+
 def _pairs(name: str, text: str) -> dict[str, str]:
     """Read `kid:hex,kid:hex`."""
-    pairs = dict(part.split(":", 1) for part in text.split(",") if ":" in part)
-    if not pairs:
-        raise BadInput(name, "write it as `id:hex` pairs, separated by commas")
-    return pairs
+    pairs = [part.split(":", 1) for part in text.split(",")]
+    if any(len(pair) != 2 for pair in pairs) or len({kid for kid, *_ in pairs}) < len(pairs):  # noqa: PLR2004
+        raise BadInput(name, "write it as `id:hex` pairs, separated by commas, each id once")
+    return {kid.strip(): key.strip() for kid, key in pairs}
 
 
 def _listed(_name: str, text: str) -> list[str]:
@@ -150,13 +187,50 @@ _FORMS: dict[str, Callable[[str, str], Any]] = {"master_keys": _pairs, "trusted_
 
 
 def _named(exc: msgspec.ValidationError) -> tuple[str, str]:
-    """Split msgspec's message, which ends in the path of the field, without repeating any value."""
+    """Split msgspec's message, which repeats no value and ends in the path of the field."""
     reason, _, path = str(exc).partition(" - at `$.")
     return path.rstrip("`") or "settings", reason
 
 
 def _check(settings: Settings) -> None:
+    for field, words in _WORDS.items():
+        if getattr(settings, field) not in words:
+            raise BadInput(field, f"must be one of {', '.join(words)}")
+    for field, schemes in _SCHEMES.items():
+        if url := getattr(settings, field):
+            _check_url(field, url, schemes)
+    _check_keys(settings)
+    for name, server in settings.waha.items():
+        if len(server.hook_secrets) > 2:  # noqa: PLR2004 (the old one and the new one)
+            raise BadInput(f"waha.{name}.hook_secrets", "two at most")
+        if any(not secret for secret in server.hook_secrets):
+            raise BadInput(f"waha.{name}.hook_secrets", "an empty secret is no secret")
+    for field in ("bodies_in_flight_bytes", "mailbox_bytes", "all_mailboxes_bytes"):
+        if getattr(settings, field) < settings.body_limit_bytes:
+            raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")
+
+
+def _check_url(field: str, url: str, schemes: set[str]) -> None:
+    """Refuse what no driver would take. Nothing of a URL is repeated: it may have a password in it."""
+    if url.partition("://")[0] not in schemes or "://" not in url:
+        raise BadInput(field, f"must be a URL that begins with {' or '.join(sorted(schemes))}://")
+    if re.search(r"%(?![0-9A-Fa-f]{2})", url):
+        raise BadInput(field, "a % in it must be written %25")
+    try:
+        fits = field != "redis_url" or urlsplit(url).port != 0  # PostgreSQL's may name several hosts
+    except ValueError:
+        fits = False
+    if not fits:
+        raise BadInput(field, "is no URL: host, port and path must be written as in any other")
+
+
+def _check_keys(settings: Settings) -> None:
+    """Refuse master keys that are none. An id is repeated only once it is known to be one."""
     for kid, key in settings.master_keys.items():
+        if not _KEY_ID.match(kid):
+            raise BadInput(
+                "master_keys", "an id has 1 to 16 letters, digits, `_` and `-`; the key comes after it"
+            )
         try:
             if len(bytes.fromhex(key)) < 32:  # noqa: PLR2004 (256 bits)
                 raise BadInput("master_keys", f"key {kid!r} is shorter than 32 bytes")
@@ -164,10 +238,3 @@ def _check(settings: Settings) -> None:
             raise BadInput("master_keys", f"key {kid!r} is not hexadecimal") from None
     if settings.master_keys and settings.master_key_id not in settings.master_keys:
         raise BadInput("master_key_id", "names the master key for new secrets; it is not among master_keys")
-    for name, server in settings.waha.items():
-        if len(server.hook_secrets) > 2:  # noqa: PLR2004 (the old one and the new one)
-            raise BadInput(f"waha.{name}.hook_secrets", "two at most")
-        if any(not secret for secret in server.hook_secrets):
-            raise BadInput(f"waha.{name}.hook_secrets", "an empty secret is no secret")
-    if settings.redis_durability not in {"check", "trust"}:
-        raise BadInput("redis_durability", "`check` or `trust`")

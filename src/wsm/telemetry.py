@@ -6,6 +6,7 @@ unit and meaning; docs/METRICS.md is printed from this list and a test fails whe
 """
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
+_SHOWN = re.compile(r"[(<]")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _AGE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
@@ -73,11 +75,14 @@ METRICS = (
 
 
 def configure_logging(process: str, level: str) -> None:
-    """Write JSON lines to stderr, one event each; the libraries' own loggers go the same way from WARNING up.
+    """Write JSON lines to stderr, one event each; the libraries' own loggers go the same way from WARNING up,
+    and so does what ends the process.
 
     Raises ValueError for an unknown level. Call once per process.
     """
-    number = logging.getLevelNamesMapping()[level.upper()]
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"no such level: {level}")
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -98,10 +103,25 @@ def configure_logging(process: str, level: str) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(serializer=_dumps),
             ],
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_foreign, *shared],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    sys.excepthook = _crashed
+
+
+def _crashed(_kind: type[BaseException], exc: BaseException, _trace: object) -> None:
+    """Write what ends the process as every other fault."""
+    logger("process").critical("crashed", exc_info=exc)
+
+
+def _foreign(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Keep of a library's message what it says, not what it shows: asyncio's end in the repr of anything."""
+    name = line["_record"].name
+    said = str(line["event"]).partition("\n")[0]
+    line["event"] = _SHOWN.split(said, 1)[0].strip() if name == "asyncio" else said
+    line["room"] = name
+    return line
 
 
 def _fault(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -152,13 +172,14 @@ def ops_app(checks: Checks) -> AsgiApp:
         if scope["type"] != "http":
             return
         status, content_type, body = 404, "application/json", b'{"error":"not found"}'
-        if scope["path"] == "/healthz":
+        path = scope["path"] if scope["method"] == "GET" else None
+        if path == "/healthz":
             status, body = 200, b'{"status":"ok"}'
-        elif scope["path"] == "/readyz":
+        elif path == "/readyz":
             found = await checks()
             status = 200 if all(value == "ok" for value in found.values()) else 503
             body = msgspec.json.encode(found)
-        elif scope["path"] == "/metrics":
+        elif path == "/metrics":
             status, content_type, body = 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
         headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -33,7 +33,8 @@ def filled_in() -> str:
     """The manual as an operator leaves it: every waiting line is opened, every empty value filled."""
     text = OPT_IN.sub("", manual())
     text = text.replace('k1 = ""', f'k1 = "{"ab" * 32}"')
-    return text.replace('_url = ""', '_url = "scheme://host"').replace('url = ""', 'url = "http://waha"')
+    text = text.replace('redis_url = ""', 'redis_url = "redis://host"')
+    return text.replace('_url = ""', '_url = "postgresql://host"').replace('url = ""', 'url = "http://waha"')
 
 
 def compose() -> dict[str, Any]:
