@@ -31,10 +31,12 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def check(name: str, text: str) -> None:
+def check(name: str, text: object) -> None:
     """Refuse a tenant's template that could not be sent. Raises BadInput with its name and the reason."""
     if name not in DEFAULTS[DEFAULT_LOCALE]:
         raise BadInput(f"templates.{name}", "no such text")
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput(f"templates.{name}", "must be a text that says something")
     if len(text) > LIMIT_CHARACTERS:
         raise BadInput(f"templates.{name}", f"longer than {LIMIT_CHARACTERS} characters")
     try:

@@ -1,0 +1,90 @@
+"""What becomes of an intent, decided from values."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
+from wsm.core.ids import DEFAULT_SERVER, BareId, ChatId, SessionAddress, SessionName, TenantId
+from wsm.core.outbox import (
+    Doubtful,
+    IntentState,
+    after_blind_look_up,
+    after_error,
+    after_look_up,
+    delay,
+)
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+EVIDENCE = timedelta(seconds=180)
+DOUBT = Doubtful(
+    id=1,
+    address=SessionAddress(TenantId(1), SessionName("user_1")),
+    session_id=1,
+    server=DEFAULT_SERVER,
+    chat=ChatId("5511900000001@c.us"),
+    intent="turn",
+    text="Chegou a sua vez!",
+    reserved_id=BareId("3EB0"),
+    claimed_at=NOW,
+    attempt=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (OutcomeUnknown("no answer in time"), IntentState.INDETERMINATE),
+        (GatewayUnavailable("not reached"), IntentState.PENDING),
+        *[(GatewayRefused(status, "x"), IntentState.PENDING) for status in (401, 403, 404, 422, 425, 429)],
+        *[(GatewayRefused(status, "x"), IntentState.FAILED) for status in (400, 413, 463, 500, 501)],
+    ],
+)
+def test_an_error_says_whether_it_left(error: WsmError, state: IntentState) -> None:
+    outcome = after_error(error, attempt=1, now=NOW)
+    assert outcome.state is state
+    assert outcome.reason == str(error)
+    assert outcome.bare_id is None
+    if state is IntentState.FAILED:
+        assert outcome.not_before is None
+    else:
+        assert outcome.not_before is not None
+        assert outcome.not_before > NOW
+
+
+def test_delays_grow_to_an_end() -> None:
+    seconds = [delay(attempt).total_seconds() for attempt in (1, 2, 3, 4, 5, 6, 7, 1000)]
+    assert seconds == [1, 2, 5, 10, 20, 30, 30, 30]
+
+
+@pytest.mark.parametrize("working", [True, False])
+@pytest.mark.parametrize("seconds", [0, 10_000])
+def test_what_was_found_has_left(working: bool, seconds: int) -> None:
+    now = NOW + timedelta(seconds=seconds)
+    outcome = after_look_up(BareId("3EB0"), DOUBT, working=working, evidence=EVIDENCE, now=now)
+    assert (outcome.state, outcome.bare_id) == (IntentState.SENT, "3EB0")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "working", "state"),
+    [
+        (179.999, True, IntentState.INDETERMINATE),
+        (180, True, IntentState.PENDING),
+        (180, False, IntentState.INDETERMINATE),
+        (86400, False, IntentState.INDETERMINATE),
+    ],
+)
+def test_nothing_found_is_evidence_only_late_and_of_a_session_that_works(
+    seconds: float, working: bool, state: IntentState
+) -> None:
+    now = NOW + timedelta(seconds=seconds)
+    outcome = after_look_up(None, DOUBT, working=working, evidence=EVIDENCE, now=now)
+    assert outcome.state is state
+    assert outcome.not_before is not None
+    assert outcome.not_before >= now
+
+
+def test_who_cannot_look_never_sends_again() -> None:
+    early = after_blind_look_up(DOUBT, evidence=EVIDENCE, now=NOW + timedelta(seconds=179))
+    late = after_blind_look_up(DOUBT, evidence=EVIDENCE, now=NOW + timedelta(seconds=180))
+    assert (early.state, late.state) == (IntentState.INDETERMINATE, IntentState.FAILED)
