@@ -84,18 +84,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _tenant(text: str) -> TenantId:
+    number = int(text)
+    if not 0 < number < 2**63:
+        raise argparse.ArgumentTypeError("a tenant is a positive number below 2^63")
+    return TenantId(number)
+
+
 def _line_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     line = commands.add_parser("line", help="the line of a tenant")
     verbs = line.add_subparsers(metavar="VERB", required=True)
     show = verbs.add_parser("show", help="who is served and who waits")
-    show.add_argument("tenant", type=int)
+    show.add_argument("tenant", type=_tenant)
     show.set_defaults(run=_line_show)
     close = verbs.add_parser("close", help="close a chat's ticket; the next customer is called")
     close.set_defaults(run=_line_close)
     history = commands.add_parser("history", help="everything that was said in a chat")
     history.set_defaults(run=_history)
     for parser in (close, history):
-        parser.add_argument("tenant", type=int)
+        parser.add_argument("tenant", type=_tenant)
         parser.add_argument("chat", help="a phone number with country code, or a chat id")
         parser.add_argument("--session", help="which of the tenant's sessions, if he has several")
 
@@ -104,7 +111,7 @@ def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     tenant = commands.add_parser("tenant", help="tenants")
     verbs = tenant.add_subparsers(metavar="VERB", required=True)
     add = verbs.add_parser("add", help="make a tenant, his queue and his first session")
-    add.add_argument("tenant", type=int)
+    add.add_argument("tenant", type=_tenant)
     add.add_argument("--name", default="")
     add.add_argument("--locale", default="pt-BR", choices=["pt-BR", "en"])
     add.add_argument("--capacity", type=int, default=1, help="customers served at a time")
@@ -194,7 +201,7 @@ def _line_show(arguments: argparse.Namespace) -> None:
 
     async def run() -> None:
         async with tenant_reads(_settings()) as database:
-            rows = await reads.line(database, TenantId(arguments.tenant))
+            rows = await reads.line(database, arguments.tenant)
         for row in rows:
             place = "served" if row.place is None else f"place {row.place}"
             told = f"  told {row.told_place}" if row.place and row.told_place else ""
@@ -233,7 +240,7 @@ def _history(arguments: argparse.Namespace) -> None:
     async def run() -> None:
         async with tenant_reads(_settings()) as database:
             _, conversation = await _conversation(database, arguments)
-            messages, unsent = await reads.history(database, TenantId(arguments.tenant), conversation)
+            messages, unsent = await reads.history(database, arguments.tenant, conversation)
         print("\n".join(history_lines(messages, unsent)))
 
     asyncio.run(run())
@@ -243,7 +250,7 @@ async def _conversation(database: "Database", arguments: argparse.Namespace) -> 
     """Find the one conversation that a command names."""
     from wsm.store import reads  # noqa: PLC0415
 
-    tenant = TenantId(arguments.tenant)
+    tenant = arguments.tenant
     digits = arguments.chat.lstrip("+")
     alias = f"{digits}@c.us" if digits.isdigit() else arguments.chat
     session = SessionName(arguments.session) if arguments.session else None
@@ -265,7 +272,7 @@ def _tenant_add(arguments: argparse.Namespace) -> None:
         if not settings.master_key_id:
             raise BadInput("master_key_id", "is needed here and not set")
         address = SessionAddress(
-            TenantId(arguments.tenant), SessionName(arguments.session or f"user_{arguments.tenant}")
+            arguments.tenant, SessionName(arguments.session or f"user_{arguments.tenant}")
         )
         async with fleet_writes(settings) as database:
             await fleet.add_tenant(

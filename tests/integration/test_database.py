@@ -131,5 +131,13 @@ async def test_a_database_that_nobody_has_migrated_is_not_ready(database: Urls) 
             await store.ping()
 
 
+async def test_a_database_that_does_not_let_its_role_in_is_not_ready(database: Urls) -> None:
+    async with await _owner(database) as owner, opened(database.app_url) as store:
+        await owner.execute("revoke usage on schema wsm from wsm_app")
+        await owner.execute("revoke select on wsm.tenants from wsm_app")
+        with pytest.raises(StoreUnavailable, match=r"Undefined|Insufficient"):
+            await store.ping()
+
+
 async def _owner(database: Urls) -> psycopg.AsyncConnection:
     return await psycopg.AsyncConnection.connect(database.owner_url, autocommit=True)

@@ -124,8 +124,11 @@ class Database:
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless the database answers, is migrated and can be written."""
-        async with self.transaction() as transaction:
-            row = await transaction.row("ping")
+        try:
+            async with self.transaction() as transaction:
+                row = await transaction.row("ping")
+        except psycopg.Error as exc:
+            raise StoreUnavailable(type(exc).__name__) from exc
         if row.read_only != "off":
             raise StoreUnavailable("it can only be read")
 

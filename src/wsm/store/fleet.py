@@ -14,7 +14,7 @@ async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale:
     """Make a tenant with one queue of `capacity`. Safe to repeat. BadInput names a bad field."""
     if tenant <= 0 or tenant >= 2**63:
         raise BadInput("tenant", "a positive number below 2^63")
-    if capacity < 0:
+    if not 0 <= capacity < 2**31:
         raise BadInput("capacity", "how many customers are served at a time, at least 0")
     if locale not in {"pt-BR", "en"}:
         raise BadInput("locale", "`pt-BR` or `en`")
