@@ -24,6 +24,9 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_DEEPEST = 200
+"""Levels of nesting. A bound that hung on the stack could accept in one process what another cannot read."""
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _FROM_IS_THE_CHAT = ("NOWEB", "GOWS")
 
 
@@ -50,11 +53,13 @@ _me = msgspec.json.Decoder(_Me | None)
 
 
 def head(body: bytes) -> Head:
-    """Read the head of a signed body. Raises BadInput naming the field: not JSON, no event, no session."""
-    try:
-        top = _decoded(body)
-    except RecursionError:
-        raise BadInput("body", "nested too deeply") from None
+    """Read the head of a signed body.
+
+    Raises BadInput naming the field: not JSON, nested deeper than 200 levels, no event, no session.
+    """
+    if _is_too_deep(body):
+        raise BadInput("body", "nested too deeply")
+    top = _decoded(body)
     for field, value in (("event", top.event), ("session", top.session)):
         if not isinstance(value, str) or not value:
             raise BadInput(field, "missing" if value is None else "not a name")
@@ -188,6 +193,20 @@ def _author(payload: dict[str, Any], id_: MessageId, chat: ChatId) -> ChatId | N
     if named is None and sender and chat_kind(sender) is ChatKind.DIRECT:
         return sender
     return named
+
+
+def _is_too_deep(body: bytes) -> bool:
+    """Count brackets outside texts. Of what is no JSON it says anything."""
+    if body.count(b"[") + body.count(b"{") <= _DEEPEST:
+        return False
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    structure = b"".join(unescaped.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
+    depth = 0
+    for mark in structure:
+        depth += 1 if mark in b"[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _decoded(body: bytes) -> _Top:

@@ -16,6 +16,8 @@ from wsm.core.ids import BareId, ChatId
 _JID = re.compile(r"([0-9A-Za-z+-]{1,100})(?:\.[0-9]+)?(?::[0-9]+)?@([0-9a-z.-]{1,40})\Z")
 _PHONE = re.compile(r"\+?([0-9]{5,20})\Z")
 _PLAIN = re.compile(r"[0-9A-Za-z._:@+=/-]{1,64}\Z")
+_BARE_CHARACTERS = 200
+"""Of a bare id that an index takes; WhatsApp's have 16 to 32."""
 _PREFIXES = {"true": True, "false": False}
 _SERVERS = {"s.whatsapp.net": "c.us", "hosted": "c.us", "hosted.lid": "lid"}
 _KINDS = {
@@ -32,9 +34,10 @@ class MessageId(msgspec.Struct, frozen=True):
 
     from_me      what the prefix says; None without one. `payload.fromMe` is trusted more
     chat         the chat it names, if it names one
-    bare         the id itself; the whole text when it has no parts
+    bare         the id itself, NUL as U+FFFD; the whole text when it has no parts
     participant  the author in a group or status, if it names one
-    opaque       it is no id of this message alone (an empty word, or only a chat): no key may be made of it
+    opaque       it is no id of this message alone (an empty word, or only a chat), or longer than any: no
+                 key may be made of it
     """
 
     from_me: bool | None
@@ -72,20 +75,20 @@ def message_id(text: object) -> MessageId | None:
     """Take a message id apart; None when it is no text or an empty one."""
     if not isinstance(text, str) or not text.strip():
         return None
-    parts = text.strip().split("_")
+    parts = text.strip().replace("\0", "\ufffd").split("_")
     from_me = _PREFIXES.get(parts[0])
     if from_me is not None and len(parts) > 1:
         parts = parts[1:]
     if "@" not in parts[0]:
         bare = "_".join(parts)
-        return MessageId(from_me, None, BareId(bare), opaque=not bare)
+        return MessageId(from_me, None, BareId(bare), opaque=_is_opaque(bare))
     chat = chat_id(parts[0])
     if len(parts) == 1:
         return MessageId(from_me, chat, BareId(parts[0]), opaque=True)
     bare, participant = "_".join(parts[1:]), None
     if len(parts) > 2 and "@" in parts[-1]:  # noqa: PLR2004 (chat, bare id, participant)
         bare, participant = "_".join(parts[1:-1]), chat_id(parts[-1])
-    return MessageId(from_me, chat, BareId(bare), participant, opaque=not bare)
+    return MessageId(from_me, chat, BareId(bare), participant, opaque=_is_opaque(bare))
 
 
 def key(family: str, *parts: object) -> str:
@@ -103,6 +106,10 @@ def digest(*parts: bytes) -> str:
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return state.hexdigest()[:32]
+
+
+def _is_opaque(bare: str) -> bool:
+    return not 0 < len(bare) <= _BARE_CHARACTERS
 
 
 def _part(value: object) -> str:
