@@ -92,6 +92,11 @@ def reading(body: bytes, origin: Origin = Origin.WAHA, arrival_ms: int = NOW_MS)
     origin=Origin.WAHA,
     ascii_only=True,
 )
+@example(
+    envelope={"event": "message", "session": "s", "payload": {}, "timestamp": 1e-53},
+    origin=Origin.WAHA,
+    ascii_only=True,
+)
 def test_any_object_with_event_and_session_is_read(
     envelope: dict[str, Any], origin: Origin, ascii_only: bool
 ) -> None:

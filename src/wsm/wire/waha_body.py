@@ -168,7 +168,7 @@ def milliseconds(value: object) -> int | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MILLISECONDS_END:
         return None
-    return round(value * 1000) if value < _SECONDS_END else round(value)
+    return round(value * 1000 if value < _SECONDS_END else value) or None
 
 
 def envelope(body: bytes) -> dict[str, Any]:
