@@ -1,5 +1,7 @@
 """Fixtures that every kind of test shares, and the running of `async def` tests.
 
+With CI set hypothesis tries the same examples every time; elsewhere it goes on searching.
+
 An `async def test_…` runs in an event loop of its own and fails after 60 s (another limit:
 `@pytest.mark.deadline(seconds)`); hypothesis' `@given` works on it. Fixtures are ordinary functions: what
 needs a loop is made inside the test. To wait for something, use `waiting.wait_for`.
@@ -21,6 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from hypothesis import settings
 
 from databases import Database
 from wsm.sandbox.embedded import Embedded
@@ -35,6 +38,10 @@ VALKEY_DEFAULTS: dict[str, str] = {
 }
 
 _numbers = itertools.count(1)
+
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:
