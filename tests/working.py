@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+
 from databases import Database as Urls
 from mailboxes import ROOMY
 from waiting import wait_for
@@ -26,6 +28,7 @@ from wsm.store.database import Database
 from wsm.streams.client import connect
 from wsm.streams.handover import Handover, Offer
 from wsm.streams.keys import Kind
+from wsm.telemetry import _fault
 from wsm.worker.deliver import Deliveries
 from wsm.worker.turn import Turns
 from wsm.worker.worker import Worker
@@ -159,6 +162,8 @@ async def plant(
     redis_url: str, urls: Urls, *, kind: type[Handover] = Handover, lease_seconds: float = 4.0
 ) -> AsyncIterator[Plant]:
     """Open a plant; its workers are stopped at the end, and nothing may be left behind."""
+    logging = structlog.get_config()
+    structlog.configure(processors=[_fault, structlog.processors.KeyValueRenderer()])  # quick, unlike its own
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     redis = connect(redis_url, timeout_seconds=5.0)
@@ -180,6 +185,7 @@ async def plant(
         await database.close()
         await system.close()
         await redis.aclose()
+        structlog.configure(**logging)
     gc.collect()
     assert not reported, reported
 
