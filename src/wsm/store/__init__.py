@@ -1,1 +1,1 @@
-"""PostgreSQL: the truth. Queries by name in `queries/`, migrations, row-level security in every table."""
+"""PostgreSQL: the truth. Queries by name in `sql/`, migrations, row-level security in every table."""
