@@ -188,3 +188,25 @@ async def test_a_slow_reservation_of_an_id_costs_no_claim(database: Urls) -> Non
         office.monotonic = lambda: 60 * (REGISTRY.get_sample_value("wsm_gateway_requests_total", labels) or 0)
         await office.deliver()
         assert [(row.state, row.attempts) for row in await office.intents()] == [("sent", 1)] * 2
+
+
+async def test_without_own_ids_a_clock_ahead_of_whatsapps_finds_what_has_left(database: Urls) -> None:
+    async with post_office(database, engine=Engine.WEBJS) as office:
+        office.ahead = timedelta(seconds=30)
+        office.fault(Wrong.FAIL_AFTER, ANA)
+        await office.write(ANA)
+        await office.deliver_all()
+        assert office.inbox(ANA) == [TURN]
+        assert await office.said() == [TURN]
+
+
+async def test_without_own_ids_an_earlier_message_of_the_same_words_is_no_evidence(database: Urls) -> None:
+    async with post_office(database, engine=Engine.WEBJS) as office:
+        await office.write(ANA)
+        await office.deliver()
+        await office.at.close(ANA)
+        office.fault(Wrong.FAIL_BEFORE, ANA)
+        await office.write(ANA)
+        await office.deliver_all()
+        assert office.inbox(ANA) == [TURN, TURN]
+        assert await office.said() == [TURN, TURN]

@@ -4,6 +4,7 @@ Nothing here calls a gateway: a claim is one transaction, the call is outside of
 another one. What a customer reads is rendered in the claim, from the line as it is in that moment.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from wsm.core.templates import render
 from wsm.store import history
 from wsm.store.database import Database, Transaction
 from wsm.store.lane import locked
+from wsm.wire.waha import message_key
 
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
@@ -155,3 +157,12 @@ async def postpone(database: Database, session: Session, reason: str, until: dat
     session_id, address, _ = session
     async with locked(database, address.tenant, now) as transaction:
         await transaction.run("postpone", session=session_id, reason=reason, until=until)
+
+
+async def unknown_own(database: Database, doubt: Doubtful, ids: Sequence[BareId]) -> list[BareId]:
+    """Return which of a session's own messages the history does not have yet, in their order."""
+    keys = {message_key(id_, from_me=True): id_ for id_ in ids}
+    async with database.transaction(doubt.address.tenant) as transaction:
+        rows = await transaction.rows("known_keys", session=doubt.session_id, keys=list(keys))
+    known = {row.key for row in rows}
+    return [id_ for key, id_ in keys.items() if key not in known]

@@ -32,6 +32,9 @@ log = logger("worker")
 MESSAGES_PER_BELL = 50
 """After so many messages of one session the others get their turn: the bell goes to the tail."""
 
+CLOCKS_DIFFER = timedelta(seconds=60)
+"""By how much the own clock may be ahead of WhatsApp's where only times tell a message from older ones."""
+
 
 class Deliveries:
     """Runs deliver bells.
@@ -122,7 +125,10 @@ class Deliveries:
         return Outcome(IntentState.SENT, bare_id=bare_id)
 
     async def _look_up(self, gateway: WahaSession, doubt: Doubtful) -> Outcome:
-        """Ask the gateway whether an intent has left: by its id, else by its text in the chat."""
+        """Ask the gateway whether an intent has left: by its id, else by its text in the chat.
+
+        What the history has already is no evidence: it is another message of the same words.
+        """
         try:
             found = await self._found(gateway, doubt)
             working = (await gateway.get()).status == "WORKING"
@@ -136,9 +142,9 @@ class Deliveries:
         if doubt.reserved_id is not None:
             message = await gateway.find_message(doubt.reserved_id)
             return message.id if message else None
-        since = int(doubt.claimed_at.timestamp()) - 1
-        own = await gateway.own_messages(doubt.chat, since)
-        return next((message.id for message in own if message.body == doubt.text), None)
+        own = await gateway.own_messages(doubt.chat, int((doubt.claimed_at - CLOCKS_DIFFER).timestamp()))
+        same = [message.id for message in own if message.body == doubt.text]
+        return next(iter(await outbox.unknown_own(self._database, doubt, same)), None)
 
     async def _settle(self, intent: Claimed | Doubtful, outcome: Outcome) -> None:
         address, now = intent.address, self._clock()

@@ -86,3 +86,6 @@ order by o.id limit 20
 -- name: postpone
 update outbox set not_before = %(until)s, reason = %(reason)s
 where session_id = %(session)s and state = 'pending' and not_before <= %(now)s
+
+-- name: known_keys
+select key from inbound_dedupe where session_id = %(session)s and key = any (%(keys)s)
