@@ -27,11 +27,18 @@ _PREFIX = "WSM_"
 _NOT_SETTINGS = frozenset({"WSM_CONFIG"})
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 _SCHEMES = {
-    "redis_url": {"redis", "rediss", "unix"},
+    "redis_url": {"redis", "rediss", "redis+sentinel", "unix"},
     "database_url": {"postgresql", "postgres"},
     "system_database_url": {"postgresql", "postgres"},
     "owner_database_url": {"postgresql", "postgres"},
 }
+SENTINEL_URL = re.compile(
+    r"redis\+sentinel://(?:(?P<username>[^:@/]*):(?P<password>[^:@/]*)@)?"
+    r"(?P<hosts>(?:\[[0-9A-Fa-f:.]+\]|[^][@/:,\s]+):[1-9]\d{0,4}"
+    r"(?:,(?:\[[0-9A-Fa-f:.]+\]|[^][@/:,\s]+):[1-9]\d{0,4})*)"
+    r"/(?P<service>[A-Za-z0-9._-]+)"
+)
+"""How a URL of sentinels is written: urlsplit knows one host only."""
 _WORDS = {
     "log_level": ("debug", "info", "warning", "error"),
     "redis_durability": ("check", "trust"),
@@ -216,6 +223,10 @@ def _check_url(field: str, url: str, schemes: set[str]) -> None:
         raise BadInput(field, f"must be a URL that begins with {' or '.join(sorted(schemes))}://")
     if re.search(r"%(?![0-9A-Fa-f]{2})", url):
         raise BadInput(field, "a % in it must be written %25")
+    if url.startswith("redis+sentinel://"):
+        if not SENTINEL_URL.fullmatch(url):
+            raise BadInput(field, "is written redis+sentinel://user:password@host:port,host:port/service")
+        return
     try:
         fits = field != "redis_url" or urlsplit(url).port != 0  # PostgreSQL's may name several hosts
     except ValueError:

@@ -7,13 +7,17 @@ the hand-over depends on it, and a Redis that is away or full only makes the pic
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
+
+from wsm.streams.sentinels import watched
 
 _BEAT_SECONDS = 10
 _TTL_SECONDS = 60
@@ -25,7 +29,7 @@ async def registered(
     url: str, name: str, busy: Callable[[], bool], *, beat_seconds: float = _BEAT_SECONDS
 ) -> None:
     """Show the worker `name` until cancelled. Never raises for a Redis that is away or forgets."""
-    connection = redis.Redis.from_url(url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+    connection = _connection(url)
     worker: SimpleWorker | None = None
     try:
         while True:
@@ -39,6 +43,16 @@ async def registered(
             with contextlib.suppress(redis.RedisError):
                 worker.register_death()  # type: ignore[no-untyped-call]
         connection.close()
+
+
+def _connection(url: str) -> redis.Redis:
+    settings: dict[str, Any] = {"socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
+    found = watched(url)
+    if found is None:
+        return redis.Redis.from_url(url, **settings)
+    asked = Sentinel(found.sentinels, sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
+    master = asked.master_for(found.service, **found.credentials, **settings)  # type: ignore[no-untyped-call]
+    return cast("redis.Redis", master)
 
 
 def _born(connection: redis.Redis, name: str) -> SimpleWorker:
