@@ -210,3 +210,19 @@ async def test_without_own_ids_an_earlier_message_of_the_same_words_is_no_eviden
         await office.deliver_all()
         assert office.inbox(ANA) == [TURN, TURN]
         assert await office.said() == [TURN, TURN]
+
+
+async def test_a_look_up_that_is_refused_for_a_wrong_key_gives_nothing_up(database: Urls) -> None:
+    async with post_office(database) as office:
+        office.fault(Wrong.FAIL_AFTER, ANA)
+        await office.write(ANA)
+        await office.deliver()
+        key, office.waha.world.api_key = office.waha.world.api_key, "another"
+        office.ahead += timedelta(seconds=300)
+        await office.deliver()
+        assert await office.states() == [("turn", "indeterminate")]
+        office.waha.world.api_key = key
+        office.ahead += timedelta(seconds=31)
+        await office.deliver_all()
+        assert await office.states() == [("turn", "sent")]
+        assert office.inbox(ANA) == [TURN]

@@ -9,9 +9,9 @@ from wsm.core.ids import DEFAULT_SERVER, BareId, ChatId, SessionAddress, Session
 from wsm.core.outbox import (
     Doubtful,
     IntentState,
-    after_blind_look_up,
     after_error,
     after_look_up,
+    after_refused_look_up,
     delay,
 )
 
@@ -84,7 +84,22 @@ def test_nothing_found_is_evidence_only_late_and_of_a_session_that_works(
     assert outcome.not_before >= now
 
 
-def test_who_cannot_look_never_sends_again() -> None:
-    early = after_blind_look_up(DOUBT, evidence=EVIDENCE, now=NOW + timedelta(seconds=179))
-    late = after_blind_look_up(DOUBT, evidence=EVIDENCE, now=NOW + timedelta(seconds=180))
+@pytest.mark.parametrize(
+    "error",
+    [GatewayRefused(400, "store_disabled"), GatewayRefused(404, "no_such_call"), GatewayRefused(501, "x")],
+)
+def test_who_cannot_look_never_sends_again(error: GatewayRefused) -> None:
+    early, late = (
+        after_refused_look_up(error, DOUBT, evidence=EVIDENCE, now=NOW + timedelta(seconds=seconds))
+        for seconds in (179, 180)
+    )
     assert (early.state, late.state) == (IntentState.INDETERMINATE, IntentState.FAILED)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 429])
+def test_a_look_up_that_somebody_can_mend_is_waited_for(status: int) -> None:
+    now = NOW + timedelta(hours=1)
+    outcome = after_refused_look_up(GatewayRefused(status, "x"), DOUBT, evidence=EVIDENCE, now=now)
+    assert outcome.state is IntentState.INDETERMINATE
+    assert outcome.not_before is not None
+    assert outcome.not_before > now

@@ -23,6 +23,8 @@ NOTICE_LIFETIME = timedelta(hours=24)
 
 LOOK_UP_AGAIN = timedelta(seconds=2)
 _DELAYS_SECONDS = (1, 2, 5, 10, 20, 30)
+_MENDING = 5
+_CANNOT_LOOK = frozenset({"no_such_call", "store_disabled"})
 _MENDABLE_STATUSES = frozenset({401, 403, 404, 408, 422, 425, 429})
 
 
@@ -107,11 +109,17 @@ def after_look_up(
     return Outcome(IntentState.INDETERMINATE, "no evidence yet", not_before=now + LOOK_UP_AGAIN)
 
 
-def after_blind_look_up(doubt: Doubtful, *, evidence: timedelta, now: datetime) -> Outcome:
-    """Decide when the gateway cannot be asked at all (a store that is switched off).
+def after_refused_look_up(
+    error: GatewayRefused, doubt: Doubtful, *, evidence: timedelta, now: datetime
+) -> Outcome:
+    """Decide when the gateway does not let itself be asked.
 
-    Echo and acks had the same time to show it; after that the intent is given up, never sent again blindly.
+    A refusal that somebody can mend (a wrong key, a missing session) is waited out. Where it cannot be asked
+    at all (a store that is switched off, a call that it does not have), echo and acks had the same time to
+    show it; after that the intent is given up, never sent again blindly.
     """
+    if error.status in _MENDABLE_STATUSES and error.reason not in _CANNOT_LOOK:
+        return Outcome(IntentState.INDETERMINATE, str(error), not_before=now + delay(_MENDING))
     if now >= doubt.claimed_at + evidence:
         return Outcome(IntentState.FAILED, "outcome unknown, and the gateway cannot look it up")
     return Outcome(IntentState.INDETERMINATE, "the gateway cannot look it up", not_before=now + LOOK_UP_AGAIN)

@@ -15,9 +15,9 @@ from wsm.core.outbox import (
     Doubtful,
     IntentState,
     Outcome,
-    after_blind_look_up,
     after_error,
     after_look_up,
+    after_refused_look_up,
     delay,
 )
 from wsm.gateway.waha import Gateways, WahaSession
@@ -132,8 +132,8 @@ class Deliveries:
         try:
             found = await self._found(gateway, doubt)
             working = (await gateway.get()).status == "WORKING"
-        except GatewayRefused:
-            return after_blind_look_up(doubt, evidence=self._evidence, now=self._clock())
+        except GatewayRefused as exc:
+            return after_refused_look_up(exc, doubt, evidence=self._evidence, now=self._clock())
         except Unavailable as exc:
             return Outcome(IntentState.INDETERMINATE, str(exc), not_before=self._clock() + delay(3))
         return after_look_up(found, doubt, working=working, evidence=self._evidence, now=self._clock())
