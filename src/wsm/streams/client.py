@@ -7,7 +7,6 @@ was told to stop would go on.
 """
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,12 +27,9 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from wsm.core.errors import StreamsUnavailable
-from wsm.streams.sentinels import ASK_SECONDS, Address, Sentinels, watched
+from wsm.streams.sentinels import ASK_SECONDS, MasterPool, Sentinels, watched
 
 CONNECTIONS = 100
-ASK_AGAIN_SECONDS = 1.0
-"""How old a master's address may be when a connection to it is used: what an old master, cut off from the
-others, may still be given after a new one was elected."""
 
 _STATES = (MasterDownError, NoPermissionError, NoScriptError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _STATE_WORDS = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
@@ -55,7 +51,7 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
             for host, port in found.sentinels
         ]
         settings = _settings(timeout_seconds) | found.credentials
-        return Redis.from_pool(_MasterPool(Sentinels(found.service, asked), **settings))
+        return Redis.from_pool(MasterPool(Sentinels(found.service, asked), connection_class=_Tcp, **settings))
     pool = BlockingConnectionPool.from_url(url, **_settings(timeout_seconds))
     pool.connection_class = _CANCELLABLE[pool.connection_class]
     return Redis.from_pool(pool)
@@ -103,44 +99,6 @@ class _Unix(_Cancellable, UnixDomainSocketConnection):
 
 
 _CANCELLABLE: dict[type, Any] = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
-
-
-class _MasterPool(BlockingConnectionPool):
-    """Connections to the master, whoever that is: who is handed one that leads elsewhere gets a new one.
-
-    Sentinels that do not answer change nothing: the address that was true remains.
-    """
-
-    def __init__(self, sentinels: Sentinels, **settings: Any) -> None:
-        super().__init__(connection_class=_Tcp, **settings)
-        self._sentinels = sentinels
-        self._master: Address | None = None
-        self._asked_at = 0.0
-        self._turn = asyncio.Lock()
-
-    async def ensure_connection(self, connection: Any) -> None:
-        """Connect, or connect anew when the master is another one."""
-        master = await self._address()
-        if (connection.host, connection.port) != master:
-            await connection.disconnect()
-            connection.host, connection.port = master
-        await super().ensure_connection(connection)
-
-    async def _address(self) -> Address:
-        async with self._turn:
-            if self._master is None or time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
-                try:
-                    self._master = await self._sentinels.master()
-                except RedisConnectionError:
-                    if self._master is None:
-                        raise
-                self._asked_at = time.monotonic()
-            return self._master
-
-    async def aclose(self) -> None:
-        """Close every connection, those to the sentinels too."""
-        await self._sentinels.aclose()
-        await super().aclose()
 
 
 @contextmanager

@@ -8,12 +8,13 @@ is cut off with the old master still names that one.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -22,6 +23,10 @@ from wsm.core.errors import BadInput
 
 ASK_SECONDS = 0.5
 """How long a sentinel may take. When half of them are away, whoever asks waits so long."""
+
+ASK_AGAIN_SECONDS = 1.0
+"""How old a master's address may be when a connection to it is used: what an old master, cut off from the
+others, may still be given after a new one was elected."""
 
 Address = tuple[str, int]
 
@@ -102,3 +107,41 @@ class Sentinels:
             await asyncio.wait(tasks)
         for client in self._clients:
             await client.aclose()
+
+
+class MasterPool(BlockingConnectionPool):
+    """Connections to the master, whoever that is: who is handed one that leads elsewhere gets a new one.
+
+    Sentinels that do not answer change nothing: the address that was true remains.
+    """
+
+    def __init__(self, sentinels: Sentinels, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sentinels = sentinels
+        self._master: Address | None = None
+        self._asked_at = 0.0
+        self._turn = asyncio.Lock()
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """Connect, or connect anew when the master is another one."""
+        master = await self._address()
+        if (connection.host, connection.port) != master:
+            await connection.disconnect()
+            connection.host, connection.port = master
+        await super().ensure_connection(connection)
+
+    async def _address(self) -> Address:
+        async with self._turn:
+            if self._master is None or time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
+                try:
+                    self._master = await self._sentinels.master()
+                except RedisConnectionError:
+                    if self._master is None:
+                        raise
+                self._asked_at = time.monotonic()
+            return self._master
+
+    async def aclose(self) -> None:
+        """Close every connection, those to the sentinels too."""
+        await self._sentinels.aclose()
+        await super().aclose()
