@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -309,13 +309,18 @@ async def _observed(settings: Settings, checks: Mapping[str, Check]) -> AsyncIte
 
 @asynccontextmanager
 async def _beside(*works: Awaitable[None]) -> AsyncIterator[None]:
-    """Run something beside the rest of the process, until that ends."""
+    """Run something beside the rest of the process, until that ends. What fails is told at once."""
     tasks = [asyncio.ensure_future(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(_tell)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell(task: "asyncio.Future[None]") -> None:
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        telemetry.logger("process").critical("beside_failed", exc_info=exc)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import NoPermissionError, ResponseError
+from structlog.testing import capture_logs
 
 from wsm import bootstrap, telemetry
 from wsm.core.errors import StoreUnavailable
@@ -209,3 +210,18 @@ class Secretive:
 async def test_a_redis_that_hides_its_configuration_is_named(answer: ResponseError) -> None:
     redis: Any = Secretive(answer)
     assert await durability(redis) == ["the server does not let its configuration be read"]
+
+
+async def test_what_fails_beside_a_process_is_told_at_once_and_does_not_change_its_end() -> None:
+    async def fails() -> None:
+        raise KeyError(WORDS)
+
+    async def lasts() -> None:
+        await asyncio.Event().wait()
+
+    with capture_logs() as told:
+        async with bootstrap._beside(fails(), lasts()):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [line["event"] for line in told] == ["beside_failed"]
+    assert len(told) == 1
