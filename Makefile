@@ -1,22 +1,27 @@
 # One command each for people, hooks and CI. Works in any folder, with nothing but make, git and Python 3.11+.
 #   PYTHON=…    the interpreter for a new .venv     ONCE=1   the story ends by itself
 #   ARGS='…'    go to pytest: make test ARGS='-k signature'
+#   SEEDS=50  MESSAGES=4000  FIRST=1   how many seeds, accepted deliveries in each at least, the first seed
 
 SHELL := /bin/sh
 PYTHON ?=
 ONCE ?=
 ARGS ?=
+SEEDS ?= 50
+MESSAGES ?= 4000
+FIRST ?= 1
 UV ?= uv
 export PYTHON
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install run test check lock
+.PHONY: help install run test chaos check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
 	@echo 'make run [ONCE=1]       the story of four customers, on real servers'
 	@echo "make test [ARGS='-k …']  check, then pytest"
+	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
 	@echo 'make check              ruff, mypy, import-linter'
 	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
 
@@ -34,6 +39,10 @@ run: install
 
 test: check
 	@$(VENV_PYTHON) -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+
+# By default an hour or more. It ends with one line of figures, and tells how to repeat a seed that failed.
+chaos: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos --seeds $(SEEDS) --messages $(MESSAGES) --first $(FIRST)
 
 check: install
 	@$(VENV_PYTHON) -m ruff check

@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -137,11 +137,13 @@ async def site(
     *,
     real_waha: Mapping[str, str] | None = None,
     changed: Mapping[str, str] | None = None,
+    dressed: Callable[[Child], Child] | None = None,
 ) -> AsyncIterator[Site]:
     """Run every process on started `servers` and wait until all can work.
 
     real_waha  WAHA_URL and WAHA_API_KEY of a WAHA to use instead of the sandbox
     changed    settings that differ, as `WSM_…` variables
+    dressed    makes of each of wsm's processes what is run in its place
 
     Raises Unavailable with the end of a process' log when it does not become ready.
     """
@@ -157,7 +159,8 @@ async def site(
         children.append(_waha(home, waha_port, environ["WAHA_API_KEY"]))
     for name, ops_port in ops.items():
         command = "worker" if name in WORKERS else name
-        children.append(wsm_child(command, settings=environ, ops_port=ops_port, alias=name))
+        child = wsm_child(command, settings=environ, ops_port=ops_port, alias=name)
+        children.append(dressed(child) if dressed else child)
     ops_urls = {name: f"http://127.0.0.1:{ops_port}" for name, ops_port in ops.items()}
     async with Supervisor(children, logs=home / "log") as supervisor:
         await supervisor.ready()

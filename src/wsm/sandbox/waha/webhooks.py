@@ -10,7 +10,7 @@ import itertools
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -112,8 +112,22 @@ class Delivery(msgspec.Struct):
     answers: list[int | str] = []
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """One POST of a delivery. began, ended: by the monotonic clock; answer as in `Delivery.answers`."""
+
+    delivery: Delivery
+    body: bytes
+    began: float
+    ended: float
+    answer: int | str
+
+
+def unwatched(_attempt: Attempt) -> None:
+    """Look away."""
+
+
 class Courier:
-    """Makes webhooks of events and carries them."""
+    """Makes webhooks of events and carries them. watch: is told of every attempt when it has ended."""
 
     def __init__(self, world: World, global_webhooks: Iterable[dict[str, Any]] = ()) -> None:
         self._world = world
@@ -121,6 +135,7 @@ class Courier:
         self._clients: list[httpx.AsyncClient] = []
         self._turns = itertools.count()
         self.log: deque[Delivery] = deque(maxlen=_KEPT_DELIVERIES)
+        self.watch: Callable[[Attempt], None] = unwatched
 
     def make_global(self, webhooks: Iterable[dict[str, Any]]) -> None:
         """Tell these for every session, beside each session's own."""
@@ -203,17 +218,20 @@ class Courier:
     ) -> None:
         retries = webhook.retries or Retries()
         for attempt in range(1, retries.attempts + 2):
-            at_least = 0.0
+            at_least, began = 0.0, time.monotonic()
+            answer: int | str
             try:
                 response = await self._post(webhook.url, body, headers)
             except (httpx.HTTPError, httpx.InvalidURL) as exc:
-                delivery.answers.append(type(exc).__name__)
+                answer = type(exc).__name__
             else:
-                delivery.answers.append(response.status_code)
-                if response.status_code in _OK:
-                    delivery.state = State.DELIVERED
-                    return
+                answer = response.status_code
                 at_least = _retry_after(response)
+            delivery.answers.append(answer)
+            self.watch(Attempt(delivery, body, began, time.monotonic(), answer))
+            if answer in _OK:
+                delivery.state = State.DELIVERED
+                return
             if attempt <= retries.attempts:
                 delay = max(at_least, retries.policy.delay(retries.delay_seconds, attempt))
                 await asyncio.sleep(delay * self._world.tempo.retries)

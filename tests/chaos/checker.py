@@ -1,0 +1,182 @@
+"""Judge a run by its records alone: what was lost, doubled, out of order, or is still not known.
+
+lost           answered 2xx and not kept; said to be sent and never arrived; a dead letter
+duplicated     a fact kept twice or never told, a message that left twice, a line that does not replay
+reordered      *a* was answered 2xx before *b* was first sent, *a* is the older by (payload timestamp,
+               envelope timestamp), both are of one conversation, and *b* was handled first
+indeterminate  an intent that is neither sent nor certainly not sent
+excluded       left twice because a worker was stopped between its deadline check and the write to the
+               socket: the one exclusion that P4 names. Shown, and not held against the run
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from chaos.records import Arrival, Fact, Intent, Pause, Records, Row, Told
+from e2e.ledger import Ledger
+
+START_WITHIN_SECONDS = 4.0
+"""How long after a claim a call may begin: the worker's deadline."""
+
+CALL_SECONDS = 10.0
+"""How long after a stopped worker went on its call has certainly arrived."""
+
+_SETTLED = {"sent", "failed", "dropped"}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the checker found; each finding is a sentence."""
+
+    acked: int
+    facts: int
+    sent: int
+    lost: Sequence[str]
+    duplicated: Sequence[str]
+    reordered: Sequence[str]
+    indeterminate: Sequence[str]
+    excluded: Sequence[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether every promise held."""
+        return not (self.lost or self.duplicated or self.reordered or self.indeterminate)
+
+    @property
+    def findings(self) -> list[str]:
+        """Every finding with its word before it."""
+        words = ("lost", "duplicated", "reordered", "indeterminate", "excluded")
+        return [f"{word}: {what}" for word in words for what in getattr(self, word)]
+
+
+def check(run: Records) -> Report:
+    """Judge a run."""
+    twice, excluded = _left_twice(run)
+    return Report(
+        acked=run.acked,
+        facts=len({each.fact for each in run.told}),
+        sent=len(run.arrivals),
+        lost=[*_not_kept(run.told, run.kept), *_never_arrived(run), *run.dead],
+        duplicated=[*_kept_twice(run), *twice, *_said_twice(run), *_lines(run)],
+        reordered=_reordered(run.told, run.kept),
+        indeterminate=_indeterminate(run),
+        excluded=excluded,
+    )
+
+
+def _not_kept(told: Iterable[Told], kept: Iterable[Row]) -> list[str]:
+    there = {row.fact for row in kept}
+    accepted = {each.fact for each in told if each.accepted_at is not None}
+    return [f"{fact} was accepted and is nowhere" for fact in sorted(accepted - there)]
+
+
+def _never_arrived(run: Records) -> list[str]:
+    arrived = {(each.session, each.id) for each in run.arrivals}
+    return [
+        f"intent {each.id} is {each.state} as {each.bare_id} and reached nobody"
+        for each in run.intents
+        if each.state == "sent" and (each.session, each.bare_id) not in arrived
+    ]
+
+
+def _kept_twice(run: Records) -> list[str]:
+    known = {each.fact for each in run.told}
+    known |= {Fact("message", each.session, f"True/{each.id}") for each in run.arrivals}
+    counted = Counter(row.fact for row in run.kept)
+    twice = [f"{fact} was kept {number} times" for fact, number in sorted(counted.items()) if number > 1]
+    return twice + [f"{fact} was kept, and nobody told it" for fact in sorted(counted.keys() - known)]
+
+
+def _left_twice(run: Records) -> tuple[list[str], list[str]]:
+    """Return what left twice, and what of that the named exclusion explains."""
+    intents = {(each.session, each.bare_id): each for each in run.intents if each.bare_id}
+    groups: dict[tuple[str, str], list[Arrival]] = defaultdict(list)
+    for each in run.arrivals:
+        groups[each.session, each.id].append(each)
+    twice: list[str] = []
+    excluded: list[str] = []
+    for key, group in groups.items():
+        intent = intents.get(key)
+        if intent is None:
+            twice.append(f"{key} reached {group[0].who}, and no intent bears that id")
+        elif len(group) > 1:
+            stopped = any(_stopped_in_the_gap(intent, each, run.pauses) for each in group)
+            (excluded if stopped else twice).append(f"intent {intent.id} left {len(group)} times as {key}")
+    return twice, excluded
+
+
+def _stopped_in_the_gap(intent: Intent, arrival: Arrival, pauses: Iterable[Pause]) -> bool:
+    """Whether a worker may have claimed it, been stopped past its deadline check, and sent it afterwards."""
+    return any(
+        pause.process.startswith("worker")
+        and pause.continued_at <= arrival.at <= pause.continued_at + CALL_SECONDS
+        and any(claim <= pause.stopped_at <= claim + START_WITHIN_SECONDS for claim in intent.claimed_at)
+        for pause in pauses
+    )
+
+
+def _said_twice(run: Records) -> list[str]:
+    """A ticket is told its turn once, and no place twice."""
+    said = Counter(
+        (each.session, each.ticket, each.what, each.text) for each in run.intents if each.state == "sent"
+    )
+    return [f"{what} was said {number} times" for what, number in said.items() if number > 1]
+
+
+def _lines(run: Records) -> list[str]:
+    found = []
+    for line in run.lines:
+        try:
+            Ledger(line.capacity).replay(line.audit)
+        except (AssertionError, ValueError) as exc:
+            found.append(f"the line of {line.tenant}: {exc}")
+    return found
+
+
+def _indeterminate(run: Records) -> list[str]:
+    arrived = {(each.session, each.id) for each in run.arrivals}
+    open_ = [f"intent {each.id} is {each.state}" for each in run.intents if each.state not in _SETTLED]
+    return open_ + [
+        f"intent {each.id} is {each.state}, and it arrived"
+        for each in run.intents
+        if each.state in {"failed", "dropped"} and (each.session, each.bare_id) in arrived
+    ]
+
+
+class _Story(msgspec.Struct):
+    """A fact's deliveries: the newest order that any had, the oldest, the first attempt, the first 2xx."""
+
+    newest: tuple[int, int]
+    oldest: tuple[int, int]
+    began: float
+    accepted_at: float | None
+
+
+def _reordered(told: Iterable[Told], kept: Iterable[Row]) -> list[str]:
+    """Compare what people wrote; wsm's own messages are kept when they leave, not when their echo comes."""
+    stories = _stories(told)
+    chats: dict[int | None, list[tuple[int, Fact, _Story]]] = defaultdict(list)
+    for row in kept:
+        if row.place is not None and row.author != "bot" and row.fact in stories:
+            chats[row.conversation].append((row.place, row.fact, stories[row.fact]))
+    found = []
+    for chat in chats.values():
+        chat.sort(key=lambda item: item[0])
+        for index, (_, later, a) in enumerate(chat):
+            for _, first, b in chat[:index]:
+                if a.accepted_at is not None and a.accepted_at < b.began and a.newest < b.oldest:
+                    found.append(f"{first} was handled before {later}")
+                    break
+    return found
+
+
+def _stories(told: Iterable[Told]) -> Mapping[Fact, _Story]:
+    stories: dict[Fact, _Story] = {}
+    for each in told:
+        story = stories.setdefault(each.fact, _Story(each.order, each.order, each.began, None))
+        story.newest, story.oldest = max(story.newest, each.order), min(story.oldest, each.order)
+        story.began = min(story.began, each.began)
+        if each.accepted_at is not None:
+            story.accepted_at = min(story.accepted_at or each.accepted_at, each.accepted_at)
+    return stories
