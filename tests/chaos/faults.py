@@ -71,7 +71,7 @@ class Faults:
         kinds = sorted(self.kinds) if only is None else list(only)
         while kinds:
             for name in self._chance.sample(kinds, len(kinds)):
-                await asyncio.sleep(self._chance.uniform(0.1, 0.8))
+                await asyncio.sleep(self._chance.uniform(0.2, 2))
                 await self.cause(name)
 
     async def cause(self, name: str) -> None:

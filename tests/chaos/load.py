@@ -25,7 +25,7 @@ from wsm.wire.waha import close_command
 AT_ONCE = 120
 """How much WAHA has to tell at most before people pause."""
 
-_WEIGHTS = {"write": 60, "type": 14, "change": 10, "close": 16, "end": 12, "read": 3, "drop": 1}
+_WEIGHTS = {"write": 60, "type": 14, "change": 10, "close": 10, "end": 8, "read": 3, "drop": 1}
 _CHANGES = ("message.reaction", "message.edited", "message.revoked")
 _LONGEST_DELAY_SECONDS = 1.5
 _OLDEST_SECONDS = 8

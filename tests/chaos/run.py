@@ -21,8 +21,8 @@ from wsm.sandbox.supervisor import Child
 from wsm.sandbox.waha.webhooks import Attempt
 
 TENANTS = 8
-CUSTOMERS = 6
-CAPACITY = 2
+CUSTOMERS = 8
+CAPACITY = 3
 REST_SECONDS = 150.0
 _TESTS = str(Path(__file__).parents[1])
 
