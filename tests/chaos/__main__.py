@@ -10,6 +10,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -47,11 +48,17 @@ def main() -> int:
             ]
         finally:
             servers.discard()
+    _say(f"sent twice by the exclusion that P4 names: {sum(len(each.excluded) for each in reports)}")
+    line, code = verdict(reports)
+    _say(line)
+    return code
+
+
+def verdict(reports: Sequence[Report]) -> tuple[str, int]:
+    """Return the last line of a run and its exit code."""
     total = " ".join(f"{word}={sum(len(getattr(each, word)) for each in reports)}" for word in _WORDS)
-    excluded = sum(len(each.excluded) for each in reports)
-    _say(f"sent twice by the exclusion that P4 names: {excluded}")
-    _say(f"acked={sum(each.acked for each in reports)} {total} seeds={asked.seeds}")
-    return 0 if all(each.clean for each in reports) else 1
+    line = f"acked={sum(each.acked for each in reports)} {total} seeds={len(reports)}"
+    return line, 0 if all(each.clean for each in reports) else 1
 
 
 def _one(seed: int, servers: Embedded, folder: Path, messages: int) -> Report:
@@ -88,8 +95,8 @@ def _line(ran: Ran, seconds: float) -> str:
     report = ran.report
     figures = " ".join(f"{word}={len(getattr(report, word))}" for word in _WORDS)
     return (
-        f"seed {ran.seed}: acked={report.acked} facts={report.facts} sent={report.sent} {figures}"
-        f" excluded={len(report.excluded)} faults={len(ran.diary)} in {seconds:.0f} s"
+        f"seed {ran.seed}: acked={report.acked} facts={report.facts} sent={report.sent} pairs={report.pairs}"
+        f" {figures} excluded={len(report.excluded)} faults={len(ran.diary)} in {seconds:.0f} s"
     )
 
 

@@ -50,6 +50,12 @@ class Cable:
             self._server = await loop.create_unix_server(answer, self._listen)
             return self._listen
         self._server = await loop.create_server(answer, *self._listen)
+        return self.address
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, over TCP."""
+        assert self._server is not None
         host, port = self._server.sockets[0].getsockname()
         return host, port
 

@@ -27,11 +27,18 @@ _SETTLED = {"sent", "failed", "dropped"}
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the checker found; each finding is a sentence."""
+    """What the checker found; each finding is a sentence.
+
+    acked  deliveries that were answered 2xx
+    facts  what they told, each counted once
+    sent   messages that reached a customer
+    pairs  pairs of facts of which one had to be handled before the other
+    """
 
     acked: int
     facts: int
     sent: int
+    pairs: int
     lost: Sequence[str]
     duplicated: Sequence[str]
     reordered: Sequence[str]
@@ -53,13 +60,15 @@ class Report(msgspec.Struct, frozen=True):
 def check(run: Records) -> Report:
     """Judge a run."""
     twice, excluded = _left_twice(run)
+    pairs, reordered = _reordered(run.told, run.kept)
     return Report(
         acked=run.acked,
         facts=len({each.fact for each in run.told}),
         sent=len(run.arrivals),
+        pairs=pairs,
         lost=[*_not_kept(run.told, run.kept), *_never_arrived(run), *run.dead],
         duplicated=[*_kept_twice(run), *twice, *_said_twice(run), *_lines(run)],
-        reordered=_reordered(run.told, run.kept),
+        reordered=reordered,
         indeterminate=_indeterminate(run),
         excluded=excluded,
     )
@@ -153,22 +162,28 @@ class _Story(msgspec.Struct):
     accepted_at: float | None
 
 
-def _reordered(told: Iterable[Told], kept: Iterable[Row]) -> list[str]:
+def _reordered(told: Iterable[Told], kept: Iterable[Row]) -> tuple[int, list[str]]:
     """Compare what people wrote; wsm's own messages are kept when they leave, not when their echo comes."""
     stories = _stories(told)
     chats: dict[int | None, list[tuple[int, Fact, _Story]]] = defaultdict(list)
     for row in kept:
         if row.place is not None and row.author != "bot" and row.fact in stories:
             chats[row.conversation].append((row.place, row.fact, stories[row.fact]))
-    found = []
+    pairs, found = 0, []
     for chat in chats.values():
         chat.sort(key=lambda item: item[0])
-        for index, (_, later, a) in enumerate(chat):
-            for _, first, b in chat[:index]:
-                if a.accepted_at is not None and a.accepted_at < b.began and a.newest < b.oldest:
-                    found.append(f"{first} was handled before {later}")
-                    break
-    return found
+        for index, (_, fact, story) in enumerate(chat):
+            pairs += sum(_precedes(other, story) for _, _, other in chat[:index])
+            passed = [other_fact for _, other_fact, other in chat[:index] if _precedes(story, other)]
+            pairs += len(passed)
+            if passed:
+                found.append(f"{passed[0]} was handled before {fact}")
+    return pairs, found
+
+
+def _precedes(a: _Story, b: _Story) -> bool:
+    """Whether *a* had to be handled before *b*."""
+    return a.accepted_at is not None and a.accepted_at < b.began and a.newest < b.oldest
 
 
 def _stories(told: Iterable[Told]) -> Mapping[Fact, _Story]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chaos.__main__ import verdict
 from chaos.checker import Report, check
 from chaos.records import Arrival, Fact, Intent, Line, Pause, Records, Row, Told, fact_of
 
@@ -52,7 +53,7 @@ def found(report: Report) -> dict[str, int]:
 def test_a_good_run_is_clean() -> None:
     report = check(GOOD)
     assert report.clean, report.findings
-    assert (report.acked, report.facts, report.sent) == (3, 3, 1)
+    assert (report.acked, report.facts, report.sent, report.pairs) == (3, 3, 1, 1)
 
 
 def test_an_accepted_message_that_is_nowhere_is_lost() -> None:
@@ -170,3 +171,9 @@ def test_a_message_and_its_twin_are_one_fact() -> None:
         for number, (event, chat) in enumerate([("message", "55@c.us"), ("message.any", "955@lid")])
     ]  # fmt: skip
     assert fact_of(bodies[0]) == fact_of(bodies[1]) == FIRST
+
+
+def test_the_last_line_adds_up_and_the_exit_code_tells() -> None:
+    good, bad = check(GOOD), check(replace(GOOD, kept=GOOD.kept[1:]))
+    assert verdict([good]) == ("acked=3 lost=0 duplicated=0 reordered=0 indeterminate=0 seeds=1", 0)
+    assert verdict([good, bad]) == ("acked=6 lost=1 duplicated=0 reordered=0 indeterminate=0 seeds=2", 1)
