@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from e2e.house import STALE_AFTER, House, Seat, house, stamped_ms
 from e2e.town import Ground
@@ -153,6 +154,7 @@ def differing(found: Mapping[TenantId, Any], wanted: Mapping[TenantId, Any], eve
     )
 
 
+@pytest.mark.deadline(180)
 async def test_at_its_own_time_each_is_kept_as_what_it_is(ground: Ground, waha_fixtures: Path) -> None:
     every = files(waha_fixtures)
     wanted = {}
