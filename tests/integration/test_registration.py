@@ -62,6 +62,9 @@ async def test_a_redis_that_forgot_everything_is_told_again(clean_redis: redis.R
         await wait_for(lambda: seen(clean_redis))
         clean_redis.flushall()
         await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
+        with clean_redis.pipeline() as at_once:
+            at_once.flushall().hset(f"rq:worker:{NAME}", "state", "busy").execute()
+        await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
 
 
 async def test_a_redis_that_is_away_stops_nothing(

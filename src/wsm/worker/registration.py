@@ -62,7 +62,8 @@ def _born(connection: redis.Redis, name: str) -> SimpleWorker:
 
 
 def _beat(worker: SimpleWorker, *, busy: bool) -> None:
-    if not worker.connection.exists(worker.key):  # the first time, and after an outage longer than the TTL
+    if not worker.connection.hexists(worker.key, "birth"):  # the first time, and when Redis forgot
+        worker.connection.delete(worker.key)  # what a beat wrote in the moment of the forgetting
         worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_state(WorkerStatus.BUSY if busy else WorkerStatus.IDLE)
     worker.heartbeat(_TTL_SECONDS)
