@@ -63,7 +63,9 @@ async def test_a_redis_that_forgot_everything_is_told_again(clean_redis: redis.R
         clean_redis.flushall()
         await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
         with clean_redis.pipeline() as at_once:
-            at_once.flushall().hset(f"rq:worker:{NAME}", "state", "busy").execute()
+            at_once.flushall()
+            at_once.hset(f"rq:worker:{NAME}", "state", "busy")
+            at_once.execute()
         await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
 
 

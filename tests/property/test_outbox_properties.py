@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -35,10 +36,11 @@ KNOWN_BAD = {
 
 
 @settings(
-    max_examples=25,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@pytest.mark.deadline(240)
 @given(history=HISTORY)
 @example(history=KNOWN_BAD["a look-up of an earlier attempt"])
 @example(history=KNOWN_BAD["two places of one ticket"])
