@@ -1,6 +1,6 @@
 """What a 2xx stands on, seen from the kernel's side: append, fdatasync, reply, in this order.
 
-`SHOW_TRACE=<file>` keeps the lines of the trace that prove it.
+`SHOW_TRACE=<folder>` keeps the lines of the traces that prove it.
 """
 
 import asyncio
@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
+from chaos.replicas import free_port
 from ingesting import ANN, event, site, to
+from mailboxes import offers, opened
 from waiting import wait_for
 from wsm.sandbox.servers import Valkey
 
@@ -90,6 +92,18 @@ def order(trace: str, mark: str) -> list[str]:
     ]  # fmt: skip
 
 
+def answered(trace: Path) -> bool:
+    """Whether the answer to the marked command stands in a trace by now."""
+    text = trace.read_text()
+    return MARK in text and order(text, MARK)[-1] == "reply"
+
+
+def keep(steps: list[Step], name: str) -> None:
+    """Write the lines into the folder that SHOW_TRACE names, if it names one."""
+    if folder := os.environ.get("SHOW_TRACE"):
+        (Path(folder) / f"{name}.trace").write_text("\n".join(step.line for step in steps) + "\n")
+
+
 @asynccontextmanager
 async def traced(pid: int, to_file: Path) -> AsyncIterator[None]:
     """Trace every thread of a process; skips the test where that is not possible."""
@@ -140,9 +154,7 @@ async def trace_of_one_webhook(folder: Path, fsync: str) -> str:
                 number = int(MARK.removeprefix("evt_"))
                 reply = await at.say(to(ANN, event(ANN.session, number=number)))
                 assert reply.status == 200
-                await wait_for(
-                    lambda: MARK in trace.read_text() and order(trace.read_text(), MARK)[-1] == "reply"
-                )
+                await wait_for(lambda: answered(trace))
         return trace.read_text()
     finally:
         await asyncio.to_thread(server.stop)
@@ -151,10 +163,47 @@ async def trace_of_one_webhook(folder: Path, fsync: str) -> str:
 async def test_a_webhook_is_on_the_disk_before_redis_answers(tmp_path: Path) -> None:
     trace = await trace_of_one_webhook(tmp_path, "always")
     assert order(trace, MARK) == ["read", "append", "sync", "reply"]
-    if shown := os.environ.get("SHOW_TRACE"):
-        Path(shown).write_text("\n".join(step.line for step in way(trace, MARK)))
+    keep(way(trace, MARK), "server")
 
 
 async def test_the_trace_tells_a_server_that_answers_first(tmp_path: Path) -> None:
     trace = await trace_of_one_webhook(tmp_path, "everysec")
     assert order(trace, MARK) == ["read", "append", "reply"]
+
+
+async def test_what_a_replica_confirms_is_on_its_disk_before(tmp_path: Path) -> None:
+    port = str(free_port())
+    first, second = (
+        Valkey(
+            tmp_path / name,
+            tmp_path / f"{name}.s",
+            tmp_path / f"{name}.log",
+            maxmemory="64mb",
+            options=options,
+        )
+        for name, options in (
+            ("first", {"port": port, "bind": "127.0.0.1", "repl-diskless-sync-delay": "0"}),
+            ("second", {"replicaof": f"127.0.0.1 {port}"}),
+        )
+    )
+    trace = tmp_path / "trace"
+    try:
+        for server in (first, second):
+            await asyncio.to_thread(server.start)
+        async with opened(f"unix://{tmp_path}/first.s", wait_replicas=1, wait_seconds=5) as (handover, redis):
+
+            async def followed() -> bool:
+                return bool((await redis.role())[2])
+
+            await wait_for(followed)
+            await handover.accept(offers(b"1"))
+            async with traced(second.pid, trace):
+                await handover.accept(offers(MARK.encode()))
+                await wait_for(lambda: answered(trace))
+        found = way(trace.read_text(), MARK)
+        assert order(trace.read_text(), MARK) == ["read", "append", "sync", "reply"]
+        assert "REPLCONF" in found[-1].line
+        keep(found, "replica")
+    finally:
+        for server in (second, first):
+            await asyncio.to_thread(server.stop)
