@@ -352,3 +352,20 @@ async def test_a_hung_gateway_stops_no_turns(redis_url: str, database: Urls) -> 
 
 async def _handled(at: Plant, tenant: int) -> bool:
     return bool(await at.texts(tenant))
+
+
+async def test_waits_that_are_cut_off_leave_no_answer_to_somebody_else(redis_url: str, database: Urls) -> None:
+    async with plant(redis_url, database) as at:
+        await at.found(ONE)
+        for number in range(40):
+            waiting = asyncio.create_task(at.handover.wait(1.0))
+            for _ in range(number % 8):
+                await asyncio.sleep(0)
+            if number % 2:
+                await at.offer(ONE, f"nº {number}")  # a token comes in the same moment
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert (await at.handover.depth()).entries == (number + 1) // 2
+        at.start()
+        await at.drained()
+        assert len(await at.texts(ONE)) == 20
