@@ -112,7 +112,10 @@ Fault = Callable[[Replicas, Load], Awaitable[Node]]
 
 
 class Case(NamedTuple):
-    """One row of the table."""
+    """One row of the table.
+
+    down_after_ms  how long a sentinel waits for a server before it calls it down
+    """
 
     servers: str
     settings: str
@@ -121,6 +124,7 @@ class Case(NamedTuple):
     wait_replicas: int
     fault: Fault
     options: Mapping[str, str]
+    down_after_ms: int = 1000
 
     @property
     def sentinels(self) -> int:
@@ -132,7 +136,13 @@ async def measure(case: Case, folder: Path) -> Row:
     """Run a case; returns its row."""
     async with AsyncExitStack() as stack:
         at = await stack.enter_async_context(
-            replicas(folder, nodes=case.nodes, sentinels=case.sentinels, options=case.options)
+            replicas(
+                folder,
+                nodes=case.nodes,
+                sentinels=case.sentinels,
+                options=case.options,
+                down_after_ms=case.down_after_ms,
+            )
         )
         await _publish(at)
         port = await stack.enter_async_context(_ingest(at.url, case.wait_replicas))

@@ -20,7 +20,6 @@ from waiting import wait_for
 from wsm.sandbox.servers import Server, Valkey, package
 
 SERVICE = "wsm"
-DOWN_AFTER_MS = 1000
 FAILOVER_TIMEOUT_MS = 6000
 CHUNK_BYTES = 1 << 16
 
@@ -109,7 +108,7 @@ class SentinelServer(Server):
     name = "Sentinel"
     stop_signal = signal.SIGTERM
 
-    def __init__(self, folder: Path, number: int, master: int, quorum: int) -> None:
+    def __init__(self, folder: Path, number: int, master: int, quorum: int, down_after_ms: int) -> None:
         super().__init__(folder / "sentinel.log")
         self.port = free_port()
         self._file = folder / "sentinel.conf"
@@ -121,7 +120,7 @@ dir {folder}
 sentinel announce-ip 127.0.0.1
 sentinel announce-port {self.port}
 sentinel monitor {SERVICE} 127.0.0.1 {master} {quorum}
-sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}
+sentinel down-after-milliseconds {SERVICE} {down_after_ms}
 sentinel failover-timeout {SERVICE} {FAILOVER_TIMEOUT_MS}
 sentinel parallel-syncs {SERVICE} 2
 """
@@ -265,7 +264,7 @@ class Replicas:
                         return node
             return None
 
-        master = await wait_for(found, timeout=30)
+        master = await wait_for(found, timeout=45)
         assert master is not None
         return master
 
@@ -298,7 +297,12 @@ class Replicas:
 
 @asynccontextmanager
 async def replicas(
-    folder: Path, *, nodes: int, sentinels: int = 0, options: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    nodes: int,
+    sentinels: int = 0,
+    options: Mapping[str, str] | None = None,
+    down_after_ms: int = 1000,
 ) -> AsyncIterator[Replicas]:
     """Start nodes, of which the first is the master, and sentinels, a majority of them as the quorum."""
     async with AsyncExitStack() as stack:
@@ -312,7 +316,7 @@ async def replicas(
         for number in range(1, sentinels + 1):
             home = folder / f"sentinel{number}"
             home.mkdir()
-            sentinel = SentinelServer(home, number, made[0].door.port, sentinels // 2 + 1)
+            sentinel = SentinelServer(home, number, made[0].door.port, sentinels // 2 + 1, down_after_ms)
             watching.append(sentinel)
             stack.callback(sentinel.kill)
             await asyncio.to_thread(sentinel.start)

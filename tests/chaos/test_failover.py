@@ -7,7 +7,12 @@ import pytest
 
 from chaos.failover import CUT_WITH, PAIR, THREE, Case, measure, parted_with_ingest, replica_away
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.1.1 is no loopback address here")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="127.0.1.1 is no loopback address here"),
+    pytest.mark.deadline(120),
+]
+PATIENT_MS = 2500
+"""What a busy machine may take to answer a sentinel."""
 
 
 async def test_a_pair_refuses_while_one_is_away(tmp_path: Path) -> None:
@@ -20,7 +25,8 @@ async def test_a_pair_refuses_while_one_is_away(tmp_path: Path) -> None:
 
 async def test_with_wait_nothing_is_lost_when_the_master_is_cut_off_with_ingest(tmp_path: Path) -> None:
     """The hardest partition: ingest goes on talking to the old master, which nobody follows any more."""
-    row = await measure(Case(THREE, "wait 1", CUT_WITH, 3, 1, parted_with_ingest, {}), tmp_path)
+    case = Case(THREE, "wait 1", CUT_WITH, 3, 1, parted_with_ingest, {}, PATIENT_MS)
+    row = await measure(case, tmp_path)
     assert row.lost == 0
     assert row.refused > 0
     assert row.unanswered == 0
