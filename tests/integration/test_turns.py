@@ -163,6 +163,23 @@ async def test_a_failing_entry_stops_its_own_chat_and_nobody_else(database: Urls
         assert await at.line() == [(ANA, None), (BIA, 1)]
 
 
+async def test_a_turn_that_is_taken_apart_keeps_the_order_of_who_writes_under_two_ids(database: Urls) -> None:
+    async with shop(database) as at:
+        hidden = f"9{ANA}@lid"
+        await at.turn(at.message(hidden, "um", alt=f"{ANA}@s.whatsapp.net", ago=9))
+        _refuse_texts_of(database, "veneno")
+        settled = await at.turn(
+            at.message(hidden, "dois", alt=f"{ANA}@s.whatsapp.net", ago=8),
+            at.says(ANA, "três", ago=7),
+            at.message(hidden, "quatro", alt=f"{ANA}@s.whatsapp.net", ago=6),
+            at.says(BIA, "veneno", ago=5),
+        )
+        assert len(settled.handled) == 3
+    with psycopg.connect(database.owner_url) as owner:
+        rows = owner.execute("select body, late from wsm.messages order by id").fetchall()
+    assert rows == [("um", False), ("dois", False), ("três", False), ("quatro", False)]
+
+
 async def test_entries_of_a_parked_chat_join_it(database: Urls) -> None:
     async with shop(database) as at:
         settled = await at.turn(

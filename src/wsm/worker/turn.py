@@ -1,8 +1,8 @@
 """A turn: the entries of one tenant's mailbox become history, state, line and intents, in one transaction.
 
-A turn that raises is tried again chat by chat, and a failing chat entry by entry, so that one odd message
-stops its own chat and nobody else. Such a chat is parked; its entries keep their order. *Unavailable* is
-never held against an entry: it is raised to the worker, which hands the bell back.
+A turn that raises is tried again entry by entry, in the order in which it was decided, so that one odd
+message stops its own chat and nobody else. Such a chat is parked; its entries keep their order.
+*Unavailable* is never held against an entry: it is raised to the worker, which hands the bell back.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -109,20 +109,29 @@ class Turns:
             if len(items) == 1:
                 self._park(items, exc, settled)
             else:
-                for _, group in _by_chat(items):
-                    await self._each(tenant, group, settled, tally)
+                log.warning("turn_taken_apart", tenant=tenant, entries=len(items), reason=_reason(exc))
+                await self._each(tenant, items, settled, tally)
 
-    async def _each(self, tenant: TenantId, group: Sequence[Item], settled: Settled, tally: _Tally) -> None:
-        """Handle one chat's entries one by one; from the first that fails on, the chat waits."""
-        for index, item in enumerate(group):
+    async def _each(self, tenant: TenantId, items: Sequence[Item], settled: Settled, tally: _Tally) -> None:
+        """Handle entries one by one; from the first that fails on, its chat waits.
+
+        Not chat by chat: two ids of one person are two chats here, and one conversation in the store.
+        """
+        waiting: dict[ChatId, tuple[Exception, list[Item]]] = {}
+        for item in sorted(items, key=lambda item: item[1].order):
+            chat = _parking_of(item[1])
+            if chat in waiting:
+                waiting[chat][1].append(item)
+                continue
             try:
                 settled.deliver |= await self._commit(tenant, [item], tally)
                 settled.handled.append(item[0])
             except Unavailable:
                 raise
             except Exception as exc:  # noqa: BLE001 (see above)
-                self._park(group[index:], exc, settled)
-                return
+                waiting[chat] = (exc, [item])
+        for exc, group in waiting.values():
+            self._park(group, exc, settled)
 
     def _park(self, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
         culprit = items[0]
