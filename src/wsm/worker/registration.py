@@ -17,7 +17,7 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from wsm.streams.sentinels import watched
+from wsm.streams.sentinels import ASK_SECONDS, watched
 
 _BEAT_SECONDS = 10
 _TTL_SECONDS = 60
@@ -41,7 +41,7 @@ async def registered(
     finally:
         if worker is not None:
             with contextlib.suppress(redis.RedisError):
-                worker.register_death()  # type: ignore[no-untyped-call]
+                await asyncio.to_thread(worker.register_death)
         connection.close()
 
 
@@ -50,7 +50,7 @@ def _connection(url: str) -> redis.Redis:
     found = watched(url)
     if found is None:
         return redis.Redis.from_url(url, **settings)
-    asked = Sentinel(found.sentinels, sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
+    asked = Sentinel(found.sentinels, sentinel_kwargs={**settings, "socket_timeout": ASK_SECONDS})  # type: ignore[no-untyped-call]
     master = asked.master_for(found.service, **found.credentials, **settings)  # type: ignore[no-untyped-call]
     return cast("redis.Redis", master)
 
