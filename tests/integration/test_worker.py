@@ -354,7 +354,9 @@ async def _handled(at: Plant, tenant: int) -> bool:
     return bool(await at.texts(tenant))
 
 
-async def test_waits_that_are_cut_off_leave_no_answer_to_somebody_else(redis_url: str, database: Urls) -> None:
+async def test_waits_that_are_cut_off_leave_no_answer_to_somebody_else(
+    redis_url: str, database: Urls
+) -> None:
     async with plant(redis_url, database) as at:
         await at.found(ONE)
         for number in range(40):
