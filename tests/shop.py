@@ -86,6 +86,7 @@ class Shop:
         from_me: bool = False,
         source: str = "app",
         ago: float = 0,
+        phone_ahead: float = 0,
         alt: str = "",
         event: str = "message.any",
     ) -> bytes:
@@ -94,7 +95,7 @@ class Shop:
         bare = id or f"3EB0{next(_numbers):016X}"
         prefix = "true" if from_me else "false"
         payload = {
-            "id": f"{prefix}_{chat}_{bare}", "timestamp": stamped // 1000, "from": chat, "fromMe": from_me,
+            "id": f"{prefix}_{chat}_{bare}", "timestamp": stamped // 1000 + int(phone_ahead), "from": chat, "fromMe": from_me,
             "source": source, "body": text, "hasMedia": False,
             "_data": {"Info": {"Chat": chat, "Sender": chat, "SenderAlt": alt}},
         }  # fmt: skip

@@ -256,7 +256,7 @@ async def test_a_body_that_cannot_be_read_is_put_aside_with_its_reason(database:
 
 async def test_a_phone_whose_clock_runs_ahead_makes_nobody_late(database: Urls) -> None:
     async with shop(database) as at:
-        await at.turn(at.message(f"{ANA}@c.us", "olá", from_me=True, ago=-3600))
+        await at.turn(at.message(f"{ANA}@c.us", "olá", from_me=True, phone_ahead=3600))
         at.later(1)
         await at.turn(at.says(ANA, "oi"))
         assert await at.line() == [(ANA, None)]

@@ -106,8 +106,8 @@ def test_any_object_with_event_and_session_is_read(
     assert event.raw == body
     assert 1 <= len(event.key) <= 300
     assert event.key.isascii()
-    assert 0 < event.order.sent_at_ms <= NOW_MS + 300_000
-    assert 0 < event.order.stamped_at_ms <= NOW_MS + 300_000
+    assert 0 < event.order.sent_at_ms <= NOW_MS + 86_700_000
+    assert 0 < event.order.stamped_at_ms <= NOW_MS + 86_700_000
     assert "\0" not in event.name + event.key + (event.chat or "")
     if isinstance(event, MessageReceived):
         assert "\0" not in event.body + event.id

@@ -108,8 +108,7 @@ def test_the_twin_is_the_same_persons_other_id(payload: dict[str, object], twin:
         (1710481111.853, 1710481111853),
         (str(NOW - 60), (NOW - 60) * 1000),
         ("1710481111.853", 1710481111853),
-        (NOW + 299, (NOW + 299) * 1000),
-        (NOW + 301, NOW_MS),
+        (NOW + 86_500, NOW_MS),
         (NOW_MS * 1000, NOW_MS),
         (10**400, NOW_MS),
         ("1e999", NOW_MS),
@@ -128,6 +127,17 @@ def test_a_time_that_is_none_to_believe_is_the_arrival(said: object, sent_at_ms:
     assert message(timestamp=said).order.sent_at_ms == sent_at_ms
     stamped = message(envelope={"timestamp": said}).order.stamped_at_ms
     assert stamped == sent_at_ms
+
+
+def test_a_message_is_not_much_younger_than_its_envelope() -> None:
+    assert message(timestamp=NOW + 299).order.sent_at_ms == (NOW + 299) * 1000
+    assert message(timestamp=NOW + 301).order.sent_at_ms == NOW_MS - 5
+
+
+def test_a_clock_of_ours_that_steps_back_changes_no_order() -> None:
+    hour = 3_600_000
+    envelope = {"timestamp": NOW_MS + hour}
+    assert message(envelope=envelope, timestamp=NOW + 3600).order.sent_at_ms == (NOW + 3600) * 1000
 
 
 def test_the_order_is_payload_then_envelope_then_arrival() -> None:

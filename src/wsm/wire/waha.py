@@ -49,7 +49,7 @@ def read(
     """Read an entry's body into the event that it is.
 
     tenant, session  the address that the signature proved; what the body says about it is not looked at
-    received_at_ms   stands in for a timestamp that is missing, unreadable or more than 5 minutes ahead
+    received_at_ms   stands in for a timestamp that is missing, unreadable or more than a day ahead
 
     A body without the fields of its event becomes `Kept`, and so does a command that WAHA sent. Raises
     BadInput only where `head` does.

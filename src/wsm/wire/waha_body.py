@@ -16,7 +16,8 @@ from wsm.core.ids import ChatId, EntryId, SessionName, TenantId
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import MessageId, chat_id, chat_kind, digest, key, message_id
 
-_AHEAD_MS = 5 * 60_000  # clocks differ; a phone whose clock runs ahead must not make every answer late
+_AHEAD_MS = 5 * 60_000  # a phone's clock may run ahead of WAHA's; it must not make every answer late
+_DAY_MS = 86_400_000
 _SECONDS_END = 10**11
 """Below this a timestamp is in seconds (until the year 5138), from it on in milliseconds (since 1973)."""
 _MILLISECONDS_END = 10**14
@@ -97,9 +98,11 @@ class Hook(msgspec.Struct, frozen=True):
     def common(self, once: str, sent: object) -> Common:
         """Give what every event has: `once` is its key, `sent` the payload's own timestamp as it came."""
         milliseconds, _, counter = self.entry.partition("-")
+        stamped_at_ms = self.at_ms(self.envelope.get("timestamp"))
+        sent_at_ms = self.at_ms(sent)
         order = Order(
-            sent_at_ms=self.at_ms(sent),
-            stamped_at_ms=self.at_ms(self.envelope.get("timestamp")),
+            sent_at_ms=sent_at_ms if sent_at_ms <= stamped_at_ms + _AHEAD_MS else stamped_at_ms,
+            stamped_at_ms=stamped_at_ms,
             entry=(int(milliseconds), int(counter or 0)),
         )
         return {
@@ -113,9 +116,9 @@ class Hook(msgspec.Struct, frozen=True):
         }
 
     def at_ms(self, value: object) -> int:
-        """Read a timestamp; the arrival when it is missing, unreadable or more than 5 minutes ahead."""
+        """Read a timestamp; the arrival when it is missing, unreadable or more than a day ahead."""
         found = milliseconds(value)
-        if found is None or found > self.received_at_ms + _AHEAD_MS:
+        if found is None or found > self.received_at_ms + _DAY_MS:
             return self.received_at_ms
         return found
 
