@@ -11,7 +11,7 @@ import secrets
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
 from wsm.sandbox.embedded import Embedded
 from wsm.sandbox.site import Site, site
+from wsm.sandbox.supervisor import Child
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.ids import owner
@@ -279,8 +280,12 @@ async def town(
     *,
     engine: Engine = Engine.GOWS,
     changed: Mapping[str, str] | None = None,
+    dressed: Callable[[Child], Child] | None = None,
 ) -> AsyncIterator[Town]:
-    """Run a site and found some tenants; `changed` are settings as `WSM_…` variables."""
+    """Run a site and found some tenants; `changed` are settings as `WSM_…` variables.
+
+    dressed  makes of each of wsm's processes what is run in its place
+    """
     own = {
         "DATABASE_URL": ground.database.app_url,
         "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
@@ -290,7 +295,7 @@ async def town(
     sandbox = WahaSandbox(engine=engine, tempo=TEMPO, api_key=secrets.token_urlsafe(24))
     async with sandbox as waha, Phone(waha.base_url) as phone:
         real = {"WAHA_URL": waha.base_url, "WAHA_API_KEY": waha.api_key}
-        async with site(ground.servers, ground.home, real_waha=real, changed=own) as running:
+        async with site(ground.servers, ground.home, real_waha=real, changed=own, dressed=dressed) as running:
             found = Town(ground, running, waha, phone)
             await asyncio.gather(*map(found.found, tenants))
             yield found

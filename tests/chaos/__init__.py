@@ -1,0 +1,5 @@
+"""Whether the promises hold: load like WAHA's, faults of every kind, and a checker that says what became of it.
+
+`make chaos SEEDS=… MESSAGES=…` runs it; the last line is
+`acked=… lost=… duplicated=… reordered=… indeterminate=… seeds=…`.
+"""

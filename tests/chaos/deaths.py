@@ -1,0 +1,132 @@
+"""A site whose processes die at points, or have a fault planted in them; and the books that must be right."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chaos.killable import listed, write
+from e2e.town import Ground, Said, Town, differences, town
+from wsm.core.ids import TenantId
+from wsm.sandbox import supervisor
+from wsm.sandbox.site import PROCESSES, WORKERS
+from wsm.sandbox.supervisor import Child
+from wsm.sandbox.waha.ids import owner
+from wsm.sandbox.waha.webhooks import State
+
+COMMANDS = {name: "worker" if name in WORKERS else name for name in PROCESSES}
+"""The command that each process of a site runs."""
+TESTS = Path(__file__).parents[1]
+QUICK_TO_DIE = {"WSM_LEASE_SECONDS": "2", "WSM_DRAIN_SECONDS": "2"}
+AT_ONCE = 6
+"""How many tenants are founded at once."""
+FORESEEN = {"directory_not_confirmed", "entry_failed"}
+"""Errors that processes may log when others die, or when an entry is broken on purpose."""
+
+
+class Deaths:
+    """The lists of points at which processes are still to die, one for each command, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.asked: dict[str, set[str]] = {}
+        self.pending: dict[str, set[str]] = {}
+
+    def arm(self, command: str, names: Iterable[str]) -> None:
+        """Let every process of a command die at these points from now on."""
+        self.asked.setdefault(command, set()).update(names)
+        write(self.folder / command, sorted(names))
+
+    def disarm(self, command: str) -> None:
+        """Let nobody die any more; what is left is remembered."""
+        self.pending[command] = self.left(command)
+        write(self.folder / command, [])
+
+    def left(self, command: str) -> set[str]:
+        """Return the points at which no process of a command has died yet."""
+        return set(listed(self.folder / command))
+
+    def count_left(self) -> int:
+        """Count the points on all lists."""
+        return sum(len(self.left(command)) for command in self.asked)
+
+    def nowhere(self) -> set[str]:
+        """Return the points at which no process of any command has died yet."""
+        return set.intersection(*map(self.left, self.asked))
+
+    def died(self) -> set[tuple[str, str]]:
+        """Return every (command, point) at which a process has died. For lists that are disarmed."""
+        return {
+            (command, name) for command, names in self.asked.items() for name in names - self.pending[command]
+        }
+
+
+def killable(child: Child) -> Child:
+    """Start a process of a site through `chaos.killable`."""
+    command = tuple("chaos.killable" if word == "wsm" else word for word in child.command)
+    return msgspec.structs.replace(
+        child, command=command, environ={**child.environ, "PYTHONPATH": str(TESTS)}
+    )
+
+
+@contextmanager
+def no_pauses() -> Iterator[None]:
+    """Let a child that dies again and again be started at once each time."""
+    longest, supervisor.LONGEST_PAUSE_SECONDS = (
+        supervisor.LONGEST_PAUSE_SECONDS,
+        supervisor.FIRST_PAUSE_SECONDS,
+    )
+    try:
+        yield
+    finally:
+        supervisor.LONGEST_PAUSE_SECONDS = longest
+
+
+@asynccontextmanager
+async def deadly_town(
+    ground: Ground, tenants: Iterable[TenantId], changed: Mapping[str, str], **more: Any
+) -> AsyncIterator[Town]:
+    """Run a town of killable processes. `changed` are settings, and CHAOS_… for its processes."""
+    own = {**QUICK_TO_DIE, **changed}
+    with no_pauses():
+        async with town(ground, changed=own, dressed=killable, **more) as at:
+            for few in zip_longest(*[iter(tenants)] * AT_ONCE):
+                await asyncio.gather(*(at.found(tenant) for tenant in few if tenant is not None))
+            yield at
+
+
+async def check_books(at: Town, tenants: Iterable[TenantId]) -> None:
+    """Nothing accepted is lost, nothing was said twice, the line was just, and nothing lies about.
+
+    WAHA gives up what nobody accepted in 16 attempts: that is not lost, and may be known all the same.
+    """
+    await check_history(at)
+    await at.check_sent_once()
+    for tenant in tenants:
+        await at.replayed(tenant)
+    left_over = await at.left_over()
+    assert not left_over, f"left over: {sorted(left_over)}"
+    errors = {line["event"] for line in at.log_lines(*PROCESSES) if line["level"] in {"error", "critical"}}
+    assert errors <= FORESEEN, f"logged: {sorted(errors)}"
+
+
+async def check_history(at: Town) -> None:
+    """What was accepted is in the history, once; and nothing is there that nobody wrote."""
+    log = at.waha.courier.log
+    assert log.maxlen is None or len(log) < log.maxlen, "too much was said to remember it all"
+    accepted = {each.message for each in log if each.state is State.DELIVERED and each.event == "message.any"}
+    rows = await at.rows(
+        "select m.tenant_id, c.chat_id, m.bare_id, m.body from messages m"
+        " join conversations c on c.id = m.conversation_id where m.author = 'customer'"
+    )
+    kept = Counter(Said(row.tenant_id, owner(row.chat_id), row.bare_id, row.body) for row in rows)
+    said = Counter(at.said)
+    assert not kept - said, f"doubled, or from nowhere: {kept - said}"
+    wanted = Counter(each for each in at.said if each.id in accepted)
+    assert not wanted - kept, f"accepted and lost: {differences(kept, wanted)}"
