@@ -61,6 +61,7 @@ _OPS = frozenset({"/healthz", "/readyz", "/metrics"})
 _HOOK = b"/webhooks/waha"
 _SESSION = re.compile(rb"/webhooks/waha/([1-9][0-9]{0,18})/([A-Za-z0-9_-]{1,54})\Z")
 _MOST_FIELDS = 16
+_MOST_DIGITS = 18  # Python makes no number of more than 4300
 _UNSAID = {"session_unknown": "signature_mismatch", "server_unknown": "signature_mismatch"}
 """Reasons that are in the log and the counter, while the answer does not tell who exists."""
 _WORDS: dict[type[WsmError], str] = {
@@ -221,7 +222,8 @@ class Ingest:
     async def _read(self, request: _Request) -> bytes | None:
         """Read the body; None when the client left. Raises TooLarge, or Unavailable without room for it."""
         limit = self._body_limit_bytes
-        if not request.declared.isdigit() or int(request.declared) > limit:
+        declared = request.declared
+        if len(declared) > _MOST_DIGITS or not declared.isdigit() or int(declared) > limit:
             raise TooLarge(limit)
         chunks: list[bytes] = []
         while not request.is_ended:
