@@ -13,15 +13,22 @@ FIRST ?= 1
 UV ?= uv
 export PYTHON
 
+INPUTS ?= 1000000
+CONNECTIONS ?= 20000
+SEED ?= 1
+REPEAT ?=
+TALK ?=
+
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install run test chaos check lock
+.PHONY: help install run test chaos fuzz check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
 	@echo 'make run [ONCE=1]       the story of four customers, on real servers'
 	@echo "make test [ARGS='-k …']  check, then pytest"
 	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
+	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
 	@echo 'make check              ruff, mypy, import-linter'
 	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
 
@@ -43,6 +50,11 @@ test: check
 # By default an hour or more. It ends with one line of figures, and tells how to repeat a seed that failed.
 chaos: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos --seeds $(SEEDS) --messages $(MESSAGES) --first $(FIRST)
+
+# A million inputs and 20,000 connections by default: some minutes. A fault is told with what shows it again.
+fuzz: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.fuzz --inputs $(INPUTS) --connections $(CONNECTIONS) --seed $(SEED) \
+	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TALK),--talk $(TALK))
 
 check: install
 	@$(VENV_PYTHON) -m ruff check
