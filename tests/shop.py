@@ -95,7 +95,8 @@ class Shop:
         bare = id or f"3EB0{next(_numbers):016X}"
         prefix = "true" if from_me else "false"
         payload = {
-            "id": f"{prefix}_{chat}_{bare}", "timestamp": stamped // 1000 + int(phone_ahead), "from": chat, "fromMe": from_me,
+            "id": f"{prefix}_{chat}_{bare}", "timestamp": stamped // 1000 + int(phone_ahead),
+            "from": chat, "fromMe": from_me,
             "source": source, "body": text, "hasMedia": False,
             "_data": {"Info": {"Chat": chat, "Sender": chat, "SenderAlt": alt}},
         }  # fmt: skip

@@ -130,8 +130,8 @@ class Turns:
                 raise
             except Exception as exc:  # noqa: BLE001 (see above)
                 waiting[chat] = (exc, [item])
-        for exc, group in waiting.values():
-            self._park(group, exc, settled)
+        for fault, group in waiting.values():
+            self._park(group, fault, settled)
 
     def _park(self, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
         culprit = items[0]
