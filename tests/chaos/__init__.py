@@ -1,4 +1,4 @@
-"""Whether the promises hold: load like WAHA's, faults of every kind, and a checker that says what became of it.
+"""Whether the promises hold: load like WAHA's, faults of every kind, a checker that says what became of it.
 
 `make chaos SEEDS=… MESSAGES=…` runs it; the last line is
 `acked=… lost=… duplicated=… reordered=… indeterminate=… seeds=…`.
