@@ -1,10 +1,12 @@
 """Fixtures of the tests that run a whole site."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from databases import Database
+from e2e.telling import discard
 from e2e.town import Ground
 from wsm.sandbox.embedded import Embedded
 
@@ -16,3 +18,12 @@ def ground(embedded: Embedded, redis_url: str, database: Database, tmp_path: Pat
     home = tmp_path / "home"
     home.mkdir()
     return Ground(embedded, database, home)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder to start `wsm` in; what it keeps is removed afterwards."""
+    found = tmp_path / "a folder with spaces"
+    found.mkdir()
+    yield found
+    discard(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from waiting import wait_for_blocking
+from wsm.sandbox.embedded import Embedded
 
 ENVIRON = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "TMPDIR") if name in os.environ}
 PATIENCE_SECONDS = 60.0
@@ -74,8 +75,14 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.signal(signal.SIGTERM)
+            self.ended()
+
+
+def discard(folder: Path) -> None:
+    """Remove what the homes below a folder keep, also outside of it (`places`)."""
+    for home in (folder / ".wsm").glob("*"):
+        Embedded(home, fsync=False).discard()
 
 
 def processes() -> dict[int, int]:

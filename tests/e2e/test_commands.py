@@ -21,14 +21,14 @@ def test_a_gateway_that_is_no_sandbox_is_one_sentence(tmp_path: Path) -> None:
         assert asked.stderr == "wsm: no sandbox answers at http://127.0.0.1:9: ConnectError\n"
 
 
-def test_a_tenant_outlives_the_site_that_he_was_made_at(tmp_path: Path) -> None:
+def test_a_tenant_outlives_the_site_that_he_was_made_at(folder: Path) -> None:
     add = ("tenant", "add", "1460561546", "--name", "Loja")
     for said in ((0, "webhook: /webhooks/waha/1460561546/user_1460561546\n", ""), THERE):
-        with Running(tmp_path, "up") as up:
+        with Running(folder, "up") as up:
             up.shows("webhooks: http://127.0.0.1:")
-            done = wsm(tmp_path, *add)
+            done = wsm(folder, *add)
             assert (done.returncode, done.stdout, done.stderr) == said
-            line = wsm(tmp_path, "line", "show", "1460561546")
+            line = wsm(folder, "line", "show", "1460561546")
             assert (line.returncode, line.stdout) == (0, "nobody is in line\n")
             up.signal(signal.SIGTERM)
             assert up.ended() == 0

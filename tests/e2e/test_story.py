@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.telling import Running, wsm
+from e2e.telling import Running, discard, wsm
 from waiting import wait_for_blocking
 from wsm.sandbox.servers import command_line
 
@@ -28,14 +28,15 @@ def check_gone(family: Sequence[int] | set[int]) -> None:
 @pytest.fixture(scope="module")
 def stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A story that stays up, at the default home; it is told while the other tests run."""
-    with Running(tmp_path_factory.mktemp("stays"), "story") as story:
+    folder = tmp_path_factory.mktemp("stays")
+    with Running(folder, "story") as story:
         yield story
+    discard(folder)
 
 
 @pytest.fixture
-def once(stays: Running, tmp_path: Path) -> Iterator[Running]:
+def once(stays: Running, folder: Path) -> Iterator[Running]:
     """A story that ends by itself, where an earlier one was killed."""
-    folder = tmp_path / "a folder with spaces"
     with Running(folder, "story") as crashed:
         crashed.shows("are up")
         family = crashed.family()
@@ -103,8 +104,8 @@ def test_it_stays_up_and_does_what_it_says(stays: Running, tmp_path: Path) -> No
     check_gone(family)
 
 
-def test_a_signal_in_the_middle_ends_it_and_leaves_nobody_behind(stays: Running, tmp_path: Path) -> None:
-    with Running(tmp_path / "cut", "story") as story:
+def test_a_signal_in_the_middle_ends_it_and_leaves_nobody_behind(stays: Running, folder: Path) -> None:
+    with Running(folder, "story") as story:
         story.shows("Five customers write")
         family = story.family()
         story.signal(signal.SIGTERM)
