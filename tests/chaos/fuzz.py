@@ -21,7 +21,6 @@ from pathlib import Path
 import msgspec
 import psycopg
 import structlog
-import uvloop
 
 from chaos.fuzz_app import BLOCK, Bench, Fault, Tally
 from chaos.fuzz_inputs import make
@@ -172,7 +171,7 @@ def main() -> int:
         servers = Embedded(Path(folder) / "home", fresh=True, maxmemory="512mb", fsync=False)
         try:
             servers.start()
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            with asyncio.Runner() as runner:
                 well = runner.run(_all(servers, asked))
         finally:
             servers.discard()
