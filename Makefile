@@ -21,13 +21,14 @@ TALK ?=
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install run test chaos fuzz check lock
+.PHONY: help install run test chaos fuzz killpoints check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
 	@echo 'make run [ONCE=1]       the story of four customers, on real servers'
 	@echo "make test [ARGS='-k …']  check, then pytest"
 	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
+	@echo 'make killpoints         every process dies at every point of the way, and nothing is lost'
 	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
 	@echo 'make check              ruff, mypy, import-linter'
 	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
@@ -50,6 +51,10 @@ test: check
 # By default an hour or more. It ends with one line of figures, and tells how to repeat a seed that failed.
 chaos: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos --seeds $(SEEDS) --messages $(MESSAGES) --first $(FIRST)
+
+# Some minutes. Every process dies once at every await on the way of a message.
+killpoints: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.everypoint
 
 # A million inputs and 20,000 connections by default: some minutes. A fault is told with what shows it again.
 fuzz: install

@@ -1,0 +1,120 @@
+"""What brings a message to the points that a good day never sees."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import httpx
+import psycopg
+from redis.asyncio import Redis
+
+from chaos.crowd import Crowd
+from e2e.town import Town, customers, session_of
+from wsm.core.errors import Unavailable
+from wsm.core.ids import TenantId
+from wsm.sandbox.site import PROCESSES
+from wsm.sandbox.waha.faults import Wrong
+from wsm.streams import keys
+from wsm.wire.signature import sign
+
+Trouble = Callable[[], Awaitable[None]]
+
+HOOK_SECRET = "segredo-do-servidor"
+_SOME_SECONDS = 1.5
+_BREAK = """
+create function broken() returns trigger language plpgsql as
+$$ begin raise exception 'broken on purpose'; end $$;
+create trigger broken before insert on messages for each row
+when (new.body like '%quebra%') execute function broken()
+"""
+_AWAY = (OSError, httpx.HTTPError, psycopg.Error, Unavailable)
+
+
+def troubles(at: Town, crowd: Crowd, tenants: Sequence[TenantId], chance: random.Random) -> list[Trouble]:
+    """Return what can be done to a town. Each ends by itself, may be done again, and meets dead processes."""
+    servers = at.ground.servers
+
+    async def valkey_dies() -> None:
+        await asyncio.to_thread(servers.valkey.kill)
+        await asyncio.sleep(_SOME_SECONDS)
+        await asyncio.to_thread(servers.valkey.start)
+
+    async def postgres_dies() -> None:
+        await asyncio.to_thread(servers.postgres.kill)
+        await asyncio.sleep(_SOME_SECONDS)
+        await asyncio.to_thread(servers.postgres.start)
+
+    async def redis_forgets() -> None:
+        async with Redis.from_url(servers.redis_url) as redis:
+            await redis.script_flush()
+            await redis.delete(keys.DIRECTORY_VERSION)
+
+    async def waha_refuses() -> None:
+        async with crowd.silent:  # the phones are WAHA's too
+            await at.phone.refuse(2 * _SOME_SECONDS)
+            await asyncio.sleep(2 * _SOME_SECONDS + 0.5)
+
+    async def sends_go_wrong() -> None:
+        for kind in Wrong:
+            await at.phone.fault(kind, seconds=1)
+
+    async def entries_break() -> None:
+        """Let several messages of several customers fail in one turn: they gather while the lane is held."""
+        shop = chance.choice(tenants)
+        await at.execute("drop function if exists broken() cascade")
+        await at.execute(_BREAK)
+        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+            for who in customers(3, shop=999):
+                for text in ("oi", "quebra", "oi?"):
+                    await at.says(shop, who, text)
+            await asyncio.sleep(_SOME_SECONDS)
+        await asyncio.sleep(2 * _SOME_SECONDS)
+        await at.execute("drop function broken() cascade")
+
+    async def somebody_asks_who_can_work() -> None:
+        await asyncio.gather(*map(at.ready, PROCESSES), return_exceptions=True)
+
+    async def processes_are_ended() -> None:
+        for name in PROCESSES:
+            with suppress(Unavailable):
+                at.site.supervisor.send(name, signal.SIGTERM)
+
+    async def clients_misbehave() -> None:
+        body = b'{"event":"message.any","session":"de-ninguem"}'
+        hook = at.site.webhooks_url
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await client.post(hook, content=body, headers={"X-Webhook-Hmac": sign(HOOK_SECRET, body)})
+            await client.get(hook.removesuffix("/webhooks/waha") + "/healthz")
+        await too_much()
+        await too_much()
+
+    async def too_much() -> None:
+        """Send more than fits, in two pieces: the second after the answer."""
+        shop = chance.choice(tenants)
+        path = f"/webhooks/waha/{shop}/{session_of(shop)}"
+        reader, writer = await asyncio.open_connection(at.site.settings.host, at.site.settings.port)
+        try:
+            writer.write(f"POST {path} HTTP/1.1\r\nHost: wsm\r\nContent-Length: 2000000\r\n\r\n".encode())
+            writer.write(b"x" * 1000)
+            await reader.readline()
+            writer.write(b"x" * 1000)
+            await asyncio.sleep(0.1)
+            writer.write(b"x" * 1_998_000)
+            await reader.read()
+        finally:
+            writer.close()
+
+    def safe(trouble: Trouble) -> Trouble:
+        async def done() -> None:
+            with suppress(*_AWAY):
+                await trouble()
+
+        return done
+
+    found = [redis_forgets, sends_go_wrong, waha_refuses, clients_misbehave, entries_break]
+    found += [somebody_asks_who_can_work, valkey_dies, postgres_dies, processes_are_ended]
+    chance.shuffle(found)
+    return [safe(trouble) for trouble in found]

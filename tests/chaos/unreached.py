@@ -1,0 +1,70 @@
+"""Points at which no process of a site dies, and why not; and those that need trouble to be reached."""
+
+from fnmatch import fnmatchcase
+
+_COMMAND = "a command of people calls it, no process"
+_LATER = "nothing calls it yet but the sandbox, which makes sessions"
+_REPLICAS = "only with `wait_replicas`, which the fail-over asks for"
+_BY_TEXT = "only with an engine that takes no chosen ids"
+
+UNREACHED = {
+    "store.fleet:add_*": _COMMAND,
+    "streams.handover:Handover.holder#*": "only tests ask for it",
+    "streams.handover:Handover.accept#1.*": _REPLICAS,
+    "streams.scripts:Script.and_wait#*": _REPLICAS,
+    "gateway.waha:WahaSession.send_seen#*": _LATER,
+    "gateway.waha:WahaSession.start_typing#*": _LATER,
+    "gateway.waha:WahaSession.stop_typing#*": _LATER,
+    "gateway.waha:WahaSession.create#*": _LATER,
+    "gateway.waha:WahaSession.start#*": _LATER,
+    "gateway.waha:WahaSession.stop#*": _LATER,
+    "gateway.waha:WahaSession.delete#*": _LATER,
+    "gateway.waha:WahaSession.qr#*": _LATER,
+    "gateway.waha:WahaSession._control#*": _LATER,
+    "gateway.waha:WahaSession.own_messages#*": _BY_TEXT,
+    "worker.deliver:Deliveries._found#2.*": _BY_TEXT,
+    "store.outbox:unknown_own#*": _BY_TEXT,
+    "store.history:settle_by_echo#3.*": _BY_TEXT,
+    "streams.client:_Cancellable.send_packed_command#3.*": "only with a Redis that takes no bytes",
+}
+"""By pattern of their names. What is written by an engine without ids is run by `--engine WEBJS`."""
+
+SELDOM = (
+    "clock.clock:Clock._publish#3.*",
+    "clock.clock:Clock.run#3.*",
+    "gateway.*:*.aclose#*",
+    "gateway.server:*",
+    "gateway.waha:WahaSession.get#*",
+    "gateway.waha:WahaSession.find_message#*",
+    "ingest.app:Ingest.__call__#*",
+    "ingest.app:Ingest._accept#2.*",
+    "ingest.app:Ingest._drain#*",
+    "ingest.app:_Answer.send_last#*",
+    "ingest.batch:Batcher.aclose#*",
+    "ingest.server:*",
+    "store.database:Database.close#*",
+    "store.database:Database.ping#*",
+    "store.history:*",
+    "store.leadership:Leadership.*",
+    "store.outbox:postpone#*",
+    "store.outbox:settle#*",
+    "store.outbox:doubts#*",
+    "streams.client:*",
+    "streams.directory:PublishedDirectory.publish#*",
+    "streams.scripts:Script.__call__#2.*",
+    "worker.deliver:*",
+    "worker.turn:Turns._all_or_each#2.*",
+    "worker.turn:Turns._each#*",
+    "worker.worker:*",
+)
+"""What only an outage, a fault or the end of a process brings about, or may take a while to come."""
+
+
+def reason(name: str) -> str | None:
+    """Return why a point is not reached, None for one that has to be."""
+    return next((why for pattern, why in UNREACHED.items() if fnmatchcase(name, pattern)), None)
+
+
+def is_ordinary(name: str) -> bool:
+    """Whether the load alone brings a process there within seconds."""
+    return reason(name) is None and not any(fnmatchcase(name, pattern) for pattern in SELDOM)
