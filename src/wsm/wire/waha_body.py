@@ -97,14 +97,12 @@ class Hook(msgspec.Struct, frozen=True):
 
     def common(self, once: str, sent: object) -> Common:
         """Give what every event has: `once` is its key, `sent` the payload's own timestamp as it came."""
-        milliseconds, _, counter = self.entry.partition("-")
+        arrived, _, counter = self.entry.partition("-")
         stamped_at_ms = self.at_ms(self.envelope.get("timestamp"))
         sent_at_ms = self.at_ms(sent)
-        order = Order(
-            sent_at_ms=sent_at_ms if sent_at_ms <= stamped_at_ms + _AHEAD_MS else stamped_at_ms,
-            stamped_at_ms=stamped_at_ms,
-            entry=(int(milliseconds), int(counter or 0)),
-        )
+        if sent_at_ms > stamped_at_ms + _AHEAD_MS and milliseconds(sent) is not None:
+            sent_at_ms = stamped_at_ms
+        order = Order(sent_at_ms, stamped_at_ms, (int(arrived), int(counter or 0)))
         return {
             "tenant": self.tenant,
             "session": self.session,
