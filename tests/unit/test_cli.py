@@ -1,8 +1,18 @@
 """The command line: what is wrong is said in one sentence, with the exit code for it."""
 
+import os
+
 import pytest
 
 from wsm.cli import main
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's own environment has names that are no settings."""
+    for name in os.environ:
+        if name.startswith(("WSM_", "WAHA_")) or name in {"REDIS_URL", "DATABASE_URL"}:
+            monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +33,6 @@ def test_what_is_no_tenant_is_wrong_usage(
 def test_a_process_without_its_settings_names_the_first_that_it_misses(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("REDIS_URL", "DATABASE_URL", "WSM_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("wsm.telemetry.configure_logging", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
         main([command])
