@@ -73,8 +73,9 @@ async def run_seed(
         try:
             await load.run(lambda: accepted >= messages)
         finally:
-            causing.cancel()
-            await asyncio.wait([causing])
+            while not causing.done():  # stock redis-py on Python 3.11 may swallow a cancellation
+                causing.cancel()
+                await asyncio.wait([causing], timeout=1)
         await faults.mend()
         late = await _rest(at)
         run = await _collect(at.town, [*told, *load.told], faults)
