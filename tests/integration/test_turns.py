@@ -281,3 +281,15 @@ async def _ask_a_stopped_backend(database: Database) -> None:
             await transaction.row("ping")
         finally:
             os.kill(backend, signal.SIGCONT)
+
+
+async def test_what_no_index_can_hold_is_no_database_that_is_away(database: Urls) -> None:
+    async with shop(database) as at:
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+            await _add_an_endless_alias(at)
+
+
+async def _add_an_endless_alias(at: Shop) -> None:
+    async with at.database.transaction(at.tenant, at.now) as transaction:
+        noise = "".join(f"{number:x}" for number in range(10_000, 60_000))
+        await transaction.run("add_aliases", aliases=[noise], contacts=[1])

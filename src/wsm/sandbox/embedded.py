@@ -90,7 +90,13 @@ class Embedded:
                 options=options or {},
             )
             self.postgres = Postgres(
-                places.postgres_binaries(user), data, sockets, logs / "postgres.log", user=user, fsync=fsync
+                places.postgres_binaries(user),
+                data,
+                sockets,
+                logs / "postgres.log",
+                user=user,
+                fsync=fsync,
+                keeps_copy=fresh and fsync,
             )
         except BaseException:
             self._lock.close()
@@ -122,7 +128,7 @@ class Embedded:
     def discard(self) -> None:
         """Close, and remove the data and everything outside the home."""
         self.close()
-        _remove(self.home / "valkey", self._data, self._annex)
+        _remove(self.home / "valkey", self._data, self.postgres.copy, self._annex)
 
     def __enter__(self) -> Self:
         try:

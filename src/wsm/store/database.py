@@ -149,6 +149,8 @@ class Database:
                         await connection.execute("select set_config('wsm.tenant', %s, true)", [str(tenant)])
                     yield Transaction(connection, tenant, now)
                     await connection.commit()
+        except _ERRORS.ProgramLimitExceeded:
+            raise  # the statement's own fault, though the driver calls it operational
         except _ERRORS.LockNotAvailable as exc:
             raise LaneBusy("the tenant's lock is held") from exc
         except _AWAY as exc:
