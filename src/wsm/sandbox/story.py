@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ async def _told(servers: Embedded, home: Path, *, once: bool) -> int:
         async with site(servers, home, changed=_QUICKER) as running, Phone(running.waha_url) as phone:
             _say(f"Valkey, PostgreSQL, a WAHA, ingest, clock and {len(WORKERS)} workers are up "
                  f"({time.monotonic() - started:.1f} s)")  # fmt: skip
-            await Story(running, phone).tell()
+            await _heard(Story(running, phone).tell())
             if once:
                 return 0
             _invite(running)
@@ -78,6 +78,18 @@ async def _told(servers: Embedded, home: Path, *, once: bool) -> int:
     except asyncio.CancelledError:
         print(paint("\nstopped", "dim"))
         return 130
+
+
+async def _heard(telling: Coroutine[Any, Any, None]) -> None:
+    """Run the telling; a cancellation is repeated until heard, as a driver may drop one on Python 3.11."""
+    task = asyncio.ensure_future(telling)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+        raise
 
 
 def _cancel(task: asyncio.Task[Any] | None) -> None:
