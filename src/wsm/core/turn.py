@@ -52,6 +52,7 @@ def decide(events: Sequence[Event], chats: Chats, line: Line, own: frozenset[Bar
     for event in sorted(events, key=lambda event: event.order):
         if event.chat is None or (conversation := chats.get((event.session, event.chat))) is None:
             continue
+        _follow(conversation, line)
         if isinstance(event, MessageReceived):
             steps += _message(event, conversation, line, own)
         elif isinstance(event, HistoryEvent):
@@ -59,7 +60,8 @@ def decide(events: Sequence[Event], chats: Chats, line: Line, own: frozenset[Bar
             steps.append(Record(event, conversation.id, author, late=event.order < conversation.handled))
         elif isinstance(event, CloseAsked):
             steps += line.closed(conversation.id, conversation.state, event.by)
-        _follow(chats, line)
+    for conversation in chats.values():
+        _follow(conversation, line)
     return steps
 
 
@@ -69,9 +71,7 @@ def _message(
     author = _author(event, own)
     late = event.order < conversation.handled
     record = Record(event, conversation.id, author, late)
-    if conversation.kind is not ChatKind.DIRECT or author == "bot":
-        return [record]
-    if late:
+    if late or conversation.kind is not ChatKind.DIRECT or author == "bot":
         return [record]
     conversation.handled = event.order
     if author == "customer":
@@ -88,11 +88,10 @@ def _author(event: MessageReceived, own: frozenset[BareId]) -> str:
     return "bot" if event.id in own or event.source is Source.API else "agent"
 
 
-def _follow(chats: Chats, line: Line) -> None:
-    """Move the conversations along with the line: an open ticket says the state, a lost one is closed."""
-    for conversation in chats.values():
-        state = line.state(conversation.id)
-        if state is not None:
-            conversation.state = state
-        elif conversation.state in {State.WAITING, State.SERVED}:
-            conversation.state = State.CLOSED
+def _follow(conversation: Conversation, line: Line) -> None:
+    """Move a conversation along with the line: an open ticket says its state, a lost one is closed."""
+    state = line.state(conversation.id)
+    if state is not None:
+        conversation.state = state
+    elif conversation.state in {State.WAITING, State.SERVED}:
+        conversation.state = State.CLOSED

@@ -146,9 +146,10 @@ class Turns:
         """Handle events in one transaction. Returns whether somebody is to be told something."""
         now = self._clock()
         oldest = int((now - self._stale_after).timestamp() * 1000)
-        events = [event for _, event in items]
-        stale = [event for entry, event in items if _stale(entry, event, oldest)]
-        current = [event for event in events if event not in stale]
+        stale: list[Event] = []
+        current: list[Event] = []
+        for entry, event in items:
+            (stale if _stale(entry, event, oldest) else current).append(event)
         written_at = (moment(event.order.sent_at_ms) for event in current if isinstance(event, HistoryEvent))
         await self._months.cover(now, *written_at)
         async with open_lane(self._database, tenant, now) as lane:
