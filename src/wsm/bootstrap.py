@@ -213,7 +213,7 @@ async def tenant_reads(settings: Settings) -> AsyncIterator["Database"]:
     from wsm.store.database import Database  # noqa: PLC0415
 
     _require(settings, "database_url")
-    async with _opened(Database(settings.database_url, connections=1)) as database:
+    async with opened(Database(settings.database_url, connections=1)) as database:
         yield database
 
 
@@ -223,7 +223,7 @@ async def fleet_writes(settings: Settings) -> AsyncIterator["Database"]:
     from wsm.store.database import Database  # noqa: PLC0415
 
     _require(settings, "system_database_url")
-    async with _opened(Database(settings.system_database_url, connections=1)) as database:
+    async with opened(Database(settings.system_database_url, connections=1)) as database:
         yield database
 
 
@@ -241,7 +241,8 @@ async def front_door(settings: Settings) -> AsyncIterator["Handover"]:
 
 
 @asynccontextmanager
-async def _opened(database: "Database") -> AsyncIterator["Database"]:
+async def opened(database: "Database") -> AsyncIterator["Database"]:
+    """Open a pool, and close it at the end."""
     await database.open()
     try:
         yield database

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from wsm.bootstrap import opened
 from wsm.config import load, master_key
 from wsm.core.errors import NotFound, Unavailable
 from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
@@ -118,16 +119,6 @@ class Site:
                 if answer.status_code == HTTPStatus.BAD_REQUEST:
                     return
                 await asyncio.sleep(0.1)
-
-
-@asynccontextmanager
-async def opened(database: Database) -> AsyncIterator[Database]:
-    """Open and close a pool."""
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 @asynccontextmanager
