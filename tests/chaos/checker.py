@@ -60,7 +60,7 @@ class Report(msgspec.Struct, frozen=True):
 def check(run: Records) -> Report:
     """Judge a run."""
     twice, excluded = _left_twice(run)
-    pairs, reordered = _reordered(run.told, run.kept)
+    pairs, swapped = reordered(run.told, run.kept)
     return Report(
         acked=run.acked,
         facts=len({each.fact for each in run.told}),
@@ -68,7 +68,7 @@ def check(run: Records) -> Report:
         pairs=pairs,
         lost=[*_not_kept(run.told, run.kept), *_never_arrived(run), *run.dead],
         duplicated=[*_kept_twice(run), *twice, *_said_twice(run), *_lines(run)],
-        reordered=reordered,
+        reordered=swapped,
         indeterminate=_indeterminate(run),
         excluded=excluded,
     )
@@ -162,8 +162,11 @@ class _Story(msgspec.Struct):
     accepted_at: float | None
 
 
-def _reordered(told: Iterable[Told], kept: Iterable[Row]) -> tuple[int, list[str]]:
-    """Compare what people wrote; wsm's own messages are kept when they leave, not when their echo comes."""
+def reordered(told: Iterable[Told], kept: Iterable[Row]) -> tuple[int, list[str]]:
+    """Count the pairs whose order is promised, and tell which were handled the other way round.
+
+    What people wrote is compared; wsm's own messages are kept when they leave, not when their echo comes.
+    """
     stories = _stories(told)
     chats: dict[int | None, list[tuple[int, Fact, _Story]]] = defaultdict(list)
     for row in kept:

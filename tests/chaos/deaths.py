@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 
+from chaos import records
+from chaos.checker import reordered
 from chaos.killable import listed, write
+from chaos.records import Told
 from e2e.town import Ground, Said, Town, differences, town
 from wsm.core.ids import TenantId
 from wsm.sandbox import supervisor
@@ -32,13 +35,17 @@ FORESEEN = {"directory_not_confirmed", "entry_failed"}
 
 
 class Deaths:
-    """The lists of points at which processes are still to die, one for each command, in a folder."""
+    """The lists of points at which processes are still to die, one for each command, in a folder.
+
+    told  every attempt of WAHA's to deliver, in the order in which they ended
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.asked: dict[str, set[str]] = {}
         self.pending: dict[str, set[str]] = {}
+        self.told: list[Told] = []
 
     def arm(self, command: str, names: Iterable[str]) -> None:
         """Let every process of a command die at these points from now on."""
@@ -92,30 +99,35 @@ def no_pauses() -> Iterator[None]:
 
 @asynccontextmanager
 async def deadly_town(
-    ground: Ground, tenants: Iterable[TenantId], changed: Mapping[str, str], **more: Any
+    ground: Ground, tenants: Iterable[TenantId], deaths: Deaths, changed: Mapping[str, str], **more: Any
 ) -> AsyncIterator[Town]:
     """Run a town of killable processes. `changed` are settings, and CHAOS_… for its processes."""
-    own = {**QUICK_TO_DIE, **changed}
+    own = {**QUICK_TO_DIE, "CHAOS_POINTS": str(deaths.folder), **changed}
     with no_pauses():
         async with town(ground, changed=own, dressed=killable, **more) as at:
+            at.waha.courier.watch = lambda attempt: deaths.told.append(records.told(attempt))
             for few in zip_longest(*[iter(tenants)] * AT_ONCE):
                 await asyncio.gather(*(at.found(tenant) for tenant in few if tenant is not None))
             yield at
 
 
-async def check_books(at: Town, tenants: Iterable[TenantId]) -> None:
-    """Nothing accepted is lost, nothing was said twice, the line was just, and nothing lies about.
+async def check_books(at: Town, tenants: Iterable[TenantId], told: Iterable[Told]) -> int:
+    """Nothing accepted is lost, said twice or out of order, the line was just, and nothing lies about.
 
     WAHA gives up what nobody accepted in 16 attempts: that is not lost, and may be known all the same.
+    Returns how many pairs of messages had an order.
     """
     await check_history(at)
     await at.check_sent_once()
+    pairs, swapped = reordered(told, await records.kept(at))
+    assert not swapped, f"out of order: {swapped}"
     for tenant in tenants:
         await at.replayed(tenant)
     left_over = await at.left_over() - MAY_STAY
     assert not left_over, f"left over: {sorted(left_over)}"
     errors = {line["event"] for line in at.log_lines(*PROCESSES) if line["level"] in {"error", "critical"}}
     assert errors <= FORESEEN, f"logged: {sorted(errors)}"
+    return pairs
 
 
 async def check_history(at: Town) -> None:

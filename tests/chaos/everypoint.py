@@ -28,6 +28,7 @@ import structlog
 from chaos.crowd import Crowd
 from chaos.deaths import COMMANDS, Deaths, check_books, deadly_town
 from chaos.killpoints import all_points
+from chaos.records import Told
 from chaos.trouble import HOOK_SECRET, troubles
 from chaos.unreached import reason
 from databases import Database
@@ -51,8 +52,9 @@ async def kill_everywhere(
 ) -> Deaths:
     """Kill at every one of these points that can be reached, and check the books."""
     deaths = Deaths(ground.home / "points")
-    changed = {"CHAOS_POINTS": str(deaths.folder), "WEBHOOK_HMAC_SECRET": HOOK_SECRET}
-    async with deadly_town(ground, TENANTS, changed, engine=engine) as at:
+    async with deadly_town(
+        ground, TENANTS, deaths, {"WEBHOOK_HMAC_SECRET": HOOK_SECRET}, engine=engine
+    ) as at:
         async with Crowd(at, TENANTS, chance) as crowd:
             for together in TOGETHER:
                 for command in together:
@@ -63,17 +65,19 @@ async def kill_everywhere(
                     deaths.disarm(command)
             for command in set(COMMANDS.values()):
                 deaths.arm(command, deaths.pending[command])
-            await bring_trouble(at, crowd, deaths, chance)
+            await bring_trouble(at, crowd, deaths, chance, engine)
             for command in set(COMMANDS.values()):
                 deaths.disarm(command)
-        await at_rest(at, TENANTS)
+        await at_rest(at, TENANTS, deaths.told)
     return deaths
 
 
-async def bring_trouble(at: Town, crowd: Crowd, deaths: Deaths, chance: random.Random) -> None:
+async def bring_trouble(
+    at: Town, crowd: Crowd, deaths: Deaths, chance: random.Random, engine: Engine
+) -> None:
     """Do everything that troubles a town, again and again, until it brings nobody to a new point."""
     in_vain = 0
-    while in_vain < ROUNDS and any(reason(name) is None for name in deaths.nowhere()):
+    while in_vain < ROUNDS and any(reason(name, engine) is None for name in deaths.nowhere()):
         before = deaths.count_left()
         for trouble in troubles(at, crowd, TENANTS, chance):
             await trouble()
@@ -94,11 +98,11 @@ async def steady(at: Town, count: Callable[[], int], seconds: float) -> None:
             await asyncio.sleep(0.1)
 
 
-async def at_rest(at: Town, tenants: Sequence[TenantId]) -> None:
+async def at_rest(at: Town, tenants: Sequence[TenantId], told: Sequence[Told]) -> None:
     """Let everything come to its end, and check the books."""
     await at.site.supervisor.ready()
     await at.quiet(120)
-    await check_books(at, tenants)
+    assert await check_books(at, tenants, told), "nothing had an order"
 
 
 def main() -> None:
@@ -115,20 +119,20 @@ def main() -> None:
         urls = [servers.database_url(role) for role in ("postgres", "wsm_app", "wsm_system")]
         ground = Ground(servers, Database(*urls), Path(folder))
         deaths = asyncio.run(kill_everywhere(ground, names, random.Random(asked.seed), asked.engine)).died()
-    sys.exit(tell(names, deaths, time.monotonic() - began))
+    sys.exit(tell(names, deaths, asked.engine, time.monotonic() - began))
 
 
-def tell(names: Sequence[str], deaths: Collection[tuple[str, str]], seconds: float) -> bool:
+def tell(names: Sequence[str], deaths: Collection[tuple[str, str]], engine: Engine, seconds: float) -> bool:
     """Print what was reached. Returns whether a point was not, and nobody knows why."""
     killed = {name for _, name in deaths}
     unreached = [name for name in names if name not in killed]
     for name in unreached:
-        print(f"unreached {name}: {reason(name) or 'NOBODY KNOWS WHY'}")  # noqa: T201
-    for name in sorted(name for name in killed if reason(name)):
+        print(f"unreached {name}: {reason(name, engine) or 'NOBODY KNOWS WHY'}")  # noqa: T201
+    for name in sorted(name for name in killed if reason(name, engine)):
         print(f"reached all the same: {name}")  # noqa: T201
     figures = f"points={len(names)} killed={len(killed)} unreached={len(unreached)} deaths={len(deaths)}"
     print(f"{figures} {seconds=:.0f}")  # noqa: T201
-    return any(reason(name) is None for name in unreached)
+    return any(reason(name, engine) is None for name in unreached)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ async def test_wherever_a_process_dies_nothing_is_lost_or_said_twice(ground: Gro
     sample = chance.sample([name for name in all_points() if is_ordinary(name)], SAMPLE)
     deaths = Deaths(ground.home / "points")
     shops = TENANTS[:SAMPLE]
-    async with deadly_town(ground, shops, {"CHAOS_POINTS": str(deaths.folder)}) as at:
+    async with deadly_town(ground, shops, deaths, {}) as at:
         async with Crowd(at, shops, chance):
             for command in set(COMMANDS.values()):
                 deaths.arm(command, sample)
@@ -106,4 +106,4 @@ async def test_wherever_a_process_dies_nothing_is_lost_or_said_twice(ground: Gro
             assert not deaths.nowhere()
             for command in set(COMMANDS.values()):
                 deaths.disarm(command)
-        await at_rest(at, shops)
+        await at_rest(at, shops, deaths.told)

@@ -131,8 +131,8 @@ FINDINGS = {
 @asynccontextmanager
 async def stage(ground: Ground, **planted: str) -> AsyncIterator[tuple[Town, Deaths]]:
     deaths = Deaths(ground.home / "points")
-    changed = {"CHAOS_POINTS": str(deaths.folder), "CHAOS_SIGNAL": "SIGSTOP", "WSM_EVIDENCE_SECONDS": "10"}
-    async with deadly_town(ground, [SHOP], {**changed, **planted}) as at:
+    changed = {"CHAOS_SIGNAL": "SIGSTOP", "WSM_EVIDENCE_SECONDS": "10"}
+    async with deadly_town(ground, [SHOP], deaths, {**changed, **planted}) as at:
         yield at, deaths
 
 
@@ -156,7 +156,7 @@ async def test_the_books_find_it(ground: Ground, name: str) -> None:
     async with stage(ground, CHAOS_MUTATION=name) as (at, deaths):
         await SCENARIOS[name](at, deaths)
         with pytest.raises(AssertionError, match=FINDINGS[name]):
-            await check_books(at, [SHOP])
+            await check_books(at, [SHOP], deaths.told)
 
 
 @pytest.mark.skipif(
@@ -166,4 +166,4 @@ async def test_the_books_find_it(ground: Ground, name: str) -> None:
 async def test_without_it_the_books_are_right(ground: Ground, name: str) -> None:
     async with stage(ground) as (at, deaths):
         await SCENARIOS[name](at, deaths)
-        await check_books(at, [SHOP])
+        await check_books(at, [SHOP], deaths.told)

@@ -1,11 +1,15 @@
 """Points at which no process of a site dies, and why not; and those that need trouble to be reached."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+
+from wsm.sandbox.waha import Engine
 
 _COMMAND = "a command of people calls it, no process"
 _LATER = "nothing calls it yet but the sandbox, which makes sessions"
 _REPLICAS = "only with `wait_replicas`, which the fail-over asks for"
-_BY_TEXT = "only with an engine that takes no chosen ids"
+_BY_ID = "only with an engine that takes chosen ids"
+_BY_TEXT = "only with an engine that takes none"
 
 UNREACHED = {
     "store.fleet:add_*": _COMMAND,
@@ -21,13 +25,26 @@ UNREACHED = {
     "gateway.waha:WahaSession.delete#*": _LATER,
     "gateway.waha:WahaSession.qr#*": _LATER,
     "gateway.waha:WahaSession._control#*": _LATER,
-    "gateway.waha:WahaSession.own_messages#*": _BY_TEXT,
-    "worker.deliver:Deliveries._found#2.*": _BY_TEXT,
-    "store.outbox:unknown_own#*": _BY_TEXT,
-    "store.history:settle_by_echo#3.*": _BY_TEXT,
     "streams.client:_Cancellable.send_packed_command#3.*": "only with a Redis that takes no bytes",
 }
-"""By pattern of their names. What is written by an engine without ids is run by `--engine WEBJS`."""
+"""By pattern of their names."""
+
+_BY_TEXT_ALONE = {
+    "gateway.waha:WahaSession.own_messages#*": _BY_TEXT,
+    "worker.deliver:Deliveries._found#[23].*": _BY_TEXT,
+    "store.outbox:unknown_own#*": _BY_TEXT,
+    "store.history:settle_by_echo#3.*": _BY_TEXT,
+}
+_BY_ID_ALONE = {
+    "gateway.waha:WahaSession.find_message#*": _BY_ID,
+    "worker.deliver:Deliveries._found#1.*": _BY_ID,
+}
+
+
+def unreached(engine: Engine) -> Mapping[str, str]:
+    """Return the reasons of a site with this engine, by pattern of the points' names."""
+    return UNREACHED | (_BY_ID_ALONE if engine.in_browser else _BY_TEXT_ALONE)
+
 
 SELDOM = (
     "clock.clock:Clock._publish#3.*",
@@ -60,11 +77,11 @@ SELDOM = (
 """What only an outage, a fault or the end of a process brings about, or may take a while to come."""
 
 
-def reason(name: str) -> str | None:
-    """Return why a point is not reached, None for one that has to be."""
-    return next((why for pattern, why in UNREACHED.items() if fnmatchcase(name, pattern)), None)
+def reason(name: str, engine: Engine) -> str | None:
+    """Return why a point is not reached with an engine, None for one that has to be."""
+    return next((why for pattern, why in unreached(engine).items() if fnmatchcase(name, pattern)), None)
 
 
 def is_ordinary(name: str) -> bool:
-    """Whether the load alone brings a process there within seconds."""
-    return reason(name) is None and not any(fnmatchcase(name, pattern) for pattern in SELDOM)
+    """Whether the load alone brings a process there within seconds, with GOWS."""
+    return reason(name, Engine.GOWS) is None and not any(fnmatchcase(name, pattern) for pattern in SELDOM)

@@ -5,6 +5,7 @@ import os
 import signal
 from datetime import timedelta
 
+import msgspec
 import psycopg
 import pytest
 
@@ -14,6 +15,8 @@ from wsm.core.errors import LaneBusy, StoreUnavailable
 from wsm.core.ids import ChatId
 from wsm.store import fleet
 from wsm.store.database import Database
+from wsm.streams.handover import Bell
+from wsm.streams.keys import Kind
 
 ANA, BIA, CAIO, DUDA = "5511900000001", "5511900000002", "5511900000003", "5511900000004"
 
@@ -189,6 +192,64 @@ async def test_entries_of_a_parked_chat_join_it(database: Urls) -> None:
             (f"{SESSION}/{ANA}@c.us", None)
         ]
         assert await at.line() == [(BIA, None)]
+
+
+PARKED = ChatId(f"{SESSION}/{ANA}@c.us")
+HIDDEN = f"9{ANA}@lid"
+ALT = f"{ANA}@s.whatsapp.net"
+
+
+async def test_who_is_parked_under_one_id_waits_under_the_other(database: Urls) -> None:
+    async with shop(database) as at:
+        await at.turn(at.message(HIDDEN, "oi", alt=ALT))
+        settled = await at.turn(
+            at.message(HIDDEN, "oi?"), at.says(BIA, "oi"), at.says(ANA, "alô"), parked=frozenset({PARKED})
+        )
+        assert [(each.chat, each.culprit, len(each.entries)) for each in settled.parked] == [
+            (PARKED, None, 2)
+        ]
+        assert len(settled.handled) == 1
+
+
+async def test_an_id_that_a_message_reveals_is_parked_with_the_other(database: Urls) -> None:
+    async with shop(database) as at:
+        revealing = at.message(HIDDEN, "oi?", alt=ALT)
+        settled = await at.turn(at.message(HIDDEN, "oi"), revealing, parked=frozenset({PARKED}))
+        assert [(each.chat, len(each.entries)) for each in settled.parked] == [(PARKED, 2)]
+
+
+async def test_a_failing_entry_stops_its_writer_under_both_ids(database: Urls) -> None:
+    async with shop(database) as at:
+        await at.turn(at.message(HIDDEN, "oi", alt=ALT, ago=9))
+        _refuse_texts_of(database, "veneno")
+        settled = await at.turn(
+            at.message(HIDDEN, "veneno", ago=8), at.says(ANA, "depois", ago=7), at.says(BIA, "oi", ago=6)
+        )
+        assert len(settled.handled) == 1
+        (parking,) = settled.parked
+        assert parking.chat == f"{SESSION}/{HIDDEN}"
+        assert parking.culprit == parking.entries[0].id
+        assert len(parking.entries) == 2
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+async def test_what_fails_again_goes_back_to_where_it_came_from(database: Urls, neighbours: int) -> None:
+    async with shop(database) as at:
+        _refuse_texts_of(database, "veneno")
+        again = msgspec.structs.replace(at.entry(at.message(HIDDEN, "veneno", ago=8)), from_parked=PARKED)
+        others = [at.entry(at.says(BIA, "oi")) for _ in range(neighbours)]
+        settled = await at.turns.run(
+            Bell(Kind.TURN, at.tenant, "turn-1", (again, *others), frozenset(), alone=False)
+        )
+        assert [(each.chat, each.culprit) for each in settled.parked] == [(PARKED, again.id)]
+        assert len(settled.handled) == neighbours
+
+
+async def test_a_member_of_a_group_does_not_stop_the_group(database: Urls) -> None:
+    async with shop(database) as at:
+        group = "120363000000000001@g.us"
+        settled = await at.turn(at.message(group, "oi", alt=ALT), parked=frozenset({PARKED}))
+        assert len(settled.handled) == 1
 
 
 async def test_a_database_that_is_away_is_held_against_nobody(database: Urls) -> None:

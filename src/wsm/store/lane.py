@@ -50,6 +50,13 @@ async def open_lane(database: Database, tenant: TenantId, now: datetime) -> Asyn
         yield Lane(transaction, {row.name: row.id for row in rows})
 
 
+async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[str]) -> Mapping[str, int]:
+    """Return the contacts of those aliases that have one. Raises StoreUnavailable."""
+    async with database.transaction(tenant) as transaction:
+        rows = await transaction.rows("contacts_by_alias", aliases=list(aliases))
+        return {row.alias: row.contact_id for row in rows}
+
+
 class Lane:
     """What a turn reads and writes. Every method may raise StoreUnavailable; nothing is kept then."""
 

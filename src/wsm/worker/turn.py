@@ -5,7 +5,7 @@ message stops its own chat and nobody else. Such a chat is parked; its entries k
 *Unavailable* is never held against an entry: it is raised to the worker, which hands the bell back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -25,18 +25,17 @@ from wsm.core.ids import ChatId, EntryId, TenantId
 from wsm.core.turn import decide
 from wsm.store.database import Database
 from wsm.store.history import moment
-from wsm.store.lane import open_lane
+from wsm.store.lane import contacts_of, open_lane
 from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
 from wsm.telemetry import ENTRIES, EVENT_AGE, logger
 from wsm.wire import waha
 from wsm.wire.waha_ids import chat_kind
+from wsm.worker.parking import SESSION_LEVEL, Item, Places, chats_of
 
 log = logger("worker")
 
 Clock = Callable[[], datetime]
-SESSION_LEVEL = ChatId("-")
-"""Where entries that belong to no chat are parked."""
 
 
 class Settled(msgspec.Struct):
@@ -56,9 +55,6 @@ class _Tally(msgspec.Struct):
     effects: int = 0
 
 
-Item = tuple[Entry, Event]
-
-
 class Turns:
     """Runs turns. `stale_after`: what is older by its signed time is kept and changes nothing."""
 
@@ -76,15 +72,9 @@ class Turns:
                 items.append((entry, _read(bell.tenant, entry)))
             except BadInput as exc:
                 settled.parked.append(Parking(SESSION_LEVEL, entry.id, _reason(exc), (entry,)))
-        runnable = []
-        for chat, group in _by_chat(items):
-            if chat in bell.parked:
-                joining = tuple(entry for entry, _ in group)
-                settled.parked.append(Parking(chat, None, "", joining))
-            else:
-                runnable += group
+        runnable = await self._join_parked(bell, items, settled) if bell.parked else items
         if runnable:
-            await self._all_or_each(bell.tenant, runnable, settled, tally)
+            await self._all_or_each(bell, runnable, settled, tally)
         settled.deliver |= tally.duplicates > 0
         log.info(
             "turn",
@@ -97,31 +87,50 @@ class Turns:
         )
         return settled
 
-    async def _all_or_each(
-        self, tenant: TenantId, items: Sequence[Item], settled: Settled, tally: _Tally
-    ) -> None:
+    async def _join_parked(self, bell: Bell, items: Sequence[Item], settled: Settled) -> list[Item]:
+        """Put aside what belongs to chats that are, and return the rest."""
+        places = await self._places(bell, items)
+        joining: dict[ChatId, list[Entry]] = {}
+        runnable = []
+        for item in items:
+            place = places.of(item[1])
+            if place in bell.parked:
+                joining.setdefault(place, []).append(item[0])
+            else:
+                runnable.append(item)
+        settled.parked += [Parking(place, None, "", tuple(entries)) for place, entries in joining.items()]
+        return runnable
+
+    async def _places(self, bell: Bell, items: Sequence[Item]) -> Places:
+        contacts = await contacts_of(self._database, bell.tenant, chats_of(items, bell.parked))
+        return Places(items, bell.parked, contacts)
+
+    async def _all_or_each(self, bell: Bell, items: Sequence[Item], settled: Settled, tally: _Tally) -> None:
         try:
-            settled.deliver |= await self._commit(tenant, items, tally)
+            settled.deliver |= await self._commit(bell.tenant, items, tally)
             settled.handled += [entry for entry, _ in items]
         except Unavailable:
             raise
         except Exception as exc:  # noqa: BLE001 (whatever an entry does, its neighbours go on)
+            places = await self._places(bell, items)
             if len(items) == 1:
-                self._park(items, exc, settled)
+                self._park(places.of(items[0][1]), items, exc, settled)
             else:
-                log.warning("turn_taken_apart", tenant=tenant, entries=len(items), reason=_reason(exc))
-                await self._each(tenant, items, settled, tally)
+                log.warning("turn_taken_apart", tenant=bell.tenant, entries=len(items), reason=_reason(exc))
+                await self._each(bell.tenant, items, places, settled, tally)
 
-    async def _each(self, tenant: TenantId, items: Sequence[Item], settled: Settled, tally: _Tally) -> None:
+    async def _each(
+        self, tenant: TenantId, items: Sequence[Item], places: Places, settled: Settled, tally: _Tally
+    ) -> None:
         """Handle entries one by one; from the first that fails on, its chat waits.
 
         Not chat by chat: two ids of one person are two chats here, and one conversation in the store.
         """
         waiting: dict[ChatId, tuple[Exception, list[Item]]] = {}
         for item in sorted(items, key=lambda item: item[1].order):
-            chat = _parking_of(item[1])
-            if chat in waiting:
-                waiting[chat][1].append(item)
+            place = places.of(item[1])
+            if place in waiting:
+                waiting[place][1].append(item)
                 continue
             try:
                 settled.deliver |= await self._commit(tenant, [item], tally)
@@ -129,18 +138,17 @@ class Turns:
             except Unavailable:
                 raise
             except Exception as exc:  # noqa: BLE001 (see above)
-                waiting[chat] = (exc, [item])
-        for fault, group in waiting.values():
-            self._park(group, fault, settled)
+                waiting[place] = (exc, [item])
+        for place, (fault, group) in waiting.items():
+            self._park(place, group, fault, settled)
 
-    def _park(self, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
+    def _park(self, place: ChatId, items: Sequence[Item], exc: Exception, settled: Settled) -> None:
         culprit = items[0]
-        chat = _parking_of(culprit[1])
         ENTRIES.labels("parked").inc(len(items))
         log.error(
             "entry_failed", tenant=culprit[1].tenant, entry=culprit[0].id, reason=_reason(exc), exc_info=exc
         )
-        settled.parked.append(Parking(chat, culprit[0].id, _reason(exc), tuple(entry for entry, _ in items)))
+        settled.parked.append(Parking(place, culprit[0].id, _reason(exc), tuple(entry for entry, _ in items)))
 
     async def _commit(self, tenant: TenantId, items: Sequence[Item], tally: _Tally) -> bool:
         """Handle events in one transaction. Returns whether somebody is to be told something."""
@@ -199,19 +207,6 @@ def _read(tenant: TenantId, entry: Entry) -> Event:
 
 def _stale(entry: Entry, event: Event, oldest_ms: int) -> bool:
     return entry.origin is Origin.WAHA and event.order.stamped_at_ms < oldest_ms
-
-
-def _by_chat(items: Iterable[Item]) -> list[tuple[ChatId, list[Item]]]:
-    """Group items by where they would be parked, in the order of their first; within one as they came."""
-    groups: dict[ChatId, list[Item]] = {}
-    for item in items:
-        groups.setdefault(_parking_of(item[1]), []).append(item)
-    return list(groups.items())
-
-
-def _parking_of(event: Event) -> ChatId:
-    """Name the chat among all of a tenant's: the same person may write to two of his sessions."""
-    return ChatId(f"{event.session}/{event.chat}") if event.chat else SESSION_LEVEL
 
 
 def _reason(exc: Exception) -> str:
