@@ -75,15 +75,18 @@ async def kill_everywhere(
 async def bring_trouble(
     at: Town, crowd: Crowd, deaths: Deaths, chance: random.Random, engine: Engine
 ) -> None:
-    """Do everything that troubles a town, again and again, until it brings nobody to a new point."""
+    """Do everything that troubles a town, each again while it brings somebody to a new point."""
     in_vain = 0
     while in_vain < ROUNDS and any(reason(name, engine) is None for name in deaths.nowhere()):
-        before = deaths.count_left()
-        for trouble in troubles(at, crowd, TENANTS, chance):
-            await trouble()
-            await steady(at, deaths.count_left, 2)
+        round_began = deaths.count_left()
+        for trouble in troubles(at, crowd, TENANTS, chance, deaths.count_left):
+            before = None
+            while before != deaths.count_left():
+                before = deaths.count_left()
+                await trouble()
+                await steady(at, deaths.count_left, 2)
         print(f"trouble: {len(deaths.nowhere())} points left", flush=True)  # noqa: T201
-        in_vain = in_vain + 1 if deaths.count_left() == before else 0
+        in_vain = in_vain + 1 if deaths.count_left() == round_began else 0
 
 
 async def steady(at: Town, count: Callable[[], int], seconds: float) -> None:

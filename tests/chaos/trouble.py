@@ -1,6 +1,7 @@
 """What brings a message to the points that a good day never sees."""
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,18 +33,32 @@ when (new.body like '%quebra%') execute function broken()
 _AWAY = (OSError, httpx.HTTPError, psycopg.Error, Unavailable)
 
 
-def troubles(at: Town, crowd: Crowd, tenants: Sequence[TenantId], chance: random.Random) -> list[Trouble]:
-    """Return what can be done to a town. Each ends by itself, may be done again, and meets dead processes."""
+def troubles(
+    at: Town,
+    crowd: Crowd,
+    tenants: Sequence[TenantId],
+    chance: random.Random,
+    count: Callable[[], int],
+) -> list[Trouble]:
+    """Return what can be done to a town. Each ends by itself, may be done again, and meets dead processes.
+
+    count  counts something that an outage may change, and the outage lasts while it does
+    """
     servers = at.ground.servers
+
+    async def outage() -> None:
+        before = None
+        while before != (before := count()):  # noqa: ASYNC110 (deaths are counted in files of other processes)
+            await asyncio.sleep(2 * _SOME_SECONDS)
 
     async def valkey_dies() -> None:
         await asyncio.to_thread(servers.valkey.kill)
-        await asyncio.sleep(_SOME_SECONDS)
+        await outage()
         await asyncio.to_thread(servers.valkey.start)
 
     async def postgres_dies() -> None:
         await asyncio.to_thread(servers.postgres.kill)
-        await asyncio.sleep(_SOME_SECONDS)
+        await outage()
         await asyncio.to_thread(servers.postgres.start)
 
     async def redis_forgets() -> None:
@@ -54,6 +69,9 @@ def troubles(at: Town, crowd: Crowd, tenants: Sequence[TenantId], chance: random
     async def waha_refuses() -> None:
         async with crowd.silent:  # the phones are WAHA's too
             await at.phone.refuse(2 * _SOME_SECONDS)
+            for shop in tenants[:6]:  # somebody is told that it is his turn
+                if line := await at.line(shop):
+                    await at.closes(shop, line[0][0])
             await asyncio.sleep(2 * _SOME_SECONDS + 0.5)
 
     async def sends_go_wrong() -> None:
@@ -81,6 +99,27 @@ def troubles(at: Town, crowd: Crowd, tenants: Sequence[TenantId], chance: random
         for name in PROCESSES:
             with suppress(Unavailable):
                 at.site.supervisor.send(name, signal.SIGTERM)
+
+    async def workers_are_ended_in_the_middle_of_a_turn() -> None:
+        """Hold a lane for longer than a worker may take to end."""
+        shop = chance.choice(tenants)
+        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+            await at.says(shop, customers(1, shop=999)[0], "oi")
+            await asyncio.sleep(_SOME_SECONDS)
+            await processes_are_ended()
+            await asyncio.sleep(2 * _SOME_SECONDS)
+
+    async def ingest_is_ended_while_valkey_stands_still() -> None:
+        pid = servers.valkey.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(_SOME_SECONDS / 3)
+            with suppress(Unavailable):
+                at.site.supervisor.send("ingest", signal.SIGTERM)
+            await asyncio.sleep(2 * _SOME_SECONDS)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def clients_misbehave() -> None:
         body = b'{"event":"message.any","session":"de-ninguem"}'
@@ -116,5 +155,6 @@ def troubles(at: Town, crowd: Crowd, tenants: Sequence[TenantId], chance: random
 
     found = [redis_forgets, sends_go_wrong, waha_refuses, clients_misbehave, entries_break]
     found += [somebody_asks_who_can_work, valkey_dies, postgres_dies, processes_are_ended]
+    found += [workers_are_ended_in_the_middle_of_a_turn, ingest_is_ended_while_valkey_stands_still]
     chance.shuffle(found)
     return [safe(trouble) for trouble in found]

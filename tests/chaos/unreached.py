@@ -62,6 +62,7 @@ SELDOM = (
     "store.database:Database.close#*",
     "store.database:Database.ping#*",
     "store.history:*",
+    "store.lane:contacts_of#*",
     "store.leadership:Leadership.*",
     "store.outbox:postpone#*",
     "store.outbox:settle#*",
@@ -70,8 +71,11 @@ SELDOM = (
     "streams.directory:PublishedDirectory.publish#*",
     "streams.scripts:Script.__call__#2.*",
     "worker.deliver:*",
-    "worker.turn:Turns._all_or_each#2.*",
+    "worker.turn:Turns._all_or_each#[23].*",
     "worker.turn:Turns._each#*",
+    "worker.turn:Turns._join_parked#*",
+    "worker.turn:Turns._places#*",
+    "worker.turn:Turns.run#1.*",
     "worker.worker:*",
 )
 """What only an outage, a fault or the end of a process brings about, or may take a while to come."""
