@@ -10,6 +10,7 @@ ARGS ?=
 SEEDS ?= 50
 MESSAGES ?= 4000
 FIRST ?= 1
+ENGINE ?=
 UV ?= uv
 export PYTHON
 
@@ -21,14 +22,15 @@ TALK ?=
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install run test chaos fuzz killpoints check lock
+.PHONY: help install run test chaos failover fuzz killpoints check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
 	@echo 'make run [ONCE=1]       the story of four customers, on real servers'
 	@echo "make test [ARGS='-k …']  check, then pytest"
 	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
-	@echo 'make killpoints         every process dies at every point of the way, and nothing is lost'
+	@echo 'make killpoints [ENGINE=WEBJS]  every process dies at every point of the way, and nothing is lost'
+	@echo 'make failover           partition, death and promotion of Redis, and what was accepted and lost'
 	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
 	@echo 'make check              ruff, mypy, import-linter'
 	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
@@ -52,9 +54,13 @@ test: check
 chaos: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos --seeds $(SEEDS) --messages $(MESSAGES) --first $(FIRST)
 
-# Some minutes. Every process dies once at every await on the way of a message.
+# Eight minutes. One node, a pair, three with sentinels; a row for each case.
+failover: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.failover
+
+# A quarter of an hour. Every process dies once at every await on the way of a message.
 killpoints: install
-	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.everypoint
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.everypoint $(if $(ENGINE),--engine $(ENGINE))
 
 # A million inputs and 20,000 connections by default: some minutes. A fault is told with what shows it again.
 fuzz: install

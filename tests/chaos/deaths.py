@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,11 @@ class Deaths:
         }
 
 
-def killable(child: Child) -> Child:
-    """Start a process of a site through `chaos.killable`."""
+def killable(child: Child, spared: Collection[str] = ()) -> Child:
+    """Start a process of a site through `chaos.killable`; a spared one dies at no point."""
     command = tuple("chaos.killable" if word == "wsm" else word for word in child.command)
-    return msgspec.structs.replace(
-        child, command=command, environ={**child.environ, "PYTHONPATH": str(TESTS)}
-    )
+    own = {"PYTHONPATH": str(TESTS), **({"CHAOS_POINTS": ""} if child.name in spared else {})}
+    return msgspec.structs.replace(child, command=command, environ={**child.environ, **own})
 
 
 @contextmanager
@@ -98,12 +98,21 @@ def no_pauses() -> Iterator[None]:
 
 @asynccontextmanager
 async def deadly_town(
-    ground: Ground, tenants: Iterable[TenantId], deaths: Deaths, changed: Mapping[str, str], **more: Any
+    ground: Ground,
+    tenants: Iterable[TenantId],
+    deaths: Deaths,
+    changed: Mapping[str, str],
+    spared: Collection[str] = (),
+    **more: Any,
 ) -> AsyncIterator[Town]:
-    """Run a town of killable processes. `changed` are settings, and CHAOS_… for its processes."""
+    """Run a town of killable processes.
+
+    changed  settings, and CHAOS_… for its processes
+    spared   processes that die at no point
+    """
     own = {**QUICK_TO_DIE, "CHAOS_POINTS": str(deaths.folder), **changed}
     with no_pauses():
-        async with town(ground, changed=own, dressed=killable, **more) as at:
+        async with town(ground, changed=own, dressed=partial(killable, spared=spared), **more) as at:
             at.waha.courier.watch = lambda attempt: deaths.told.append(records.told(attempt))
             for few in zip_longest(*[iter(tenants)] * AT_ONCE):
                 await asyncio.gather(*(at.found(tenant) for tenant in few if tenant is not None))
@@ -116,13 +125,14 @@ async def check_books(at: Town, tenants: Iterable[TenantId], told: Sequence[Told
     WAHA gives up what nobody accepted in 16 attempts: that is not lost, and may be known all the same.
     Returns how many pairs of messages had an order.
     """
+    left_over = await at.left_over() - MAY_STAY
+    assert not {key for key in left_over if key.endswith(":dead")}, f"dead letters: {sorted(left_over)}"
     await check_history(at, told)
     await at.check_sent_once()
     pairs, swapped = reordered(told, await records.kept(at))
     assert not swapped, f"out of order: {swapped}"
     for tenant in tenants:
         await at.replayed(tenant)
-    left_over = await at.left_over() - MAY_STAY
     assert not left_over, f"left over: {sorted(left_over)}"
     errors = {line["event"] for line in at.log_lines(*PROCESSES) if line["level"] in {"error", "critical"}}
     assert errors <= FORESEEN, f"logged: {sorted(errors)}"

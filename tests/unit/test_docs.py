@@ -17,7 +17,7 @@ from wsm.telemetry import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "docs" / "METRICS.md", *ADRS]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *ADRS]
 ROOMS = (
     "bootstrap", "cli", "clock", "config", "core", "gateway", "ingest", "sandbox", "store", "streams",
     "telemetry", "wire", "worker",
