@@ -6,7 +6,8 @@ A site's ingest, clock and one of its workers each have a list of all points. A 
 point that it comes to and that is still on its list; its next life gets a little further. First the clock
 and ingest die, then the worker; then what only an outage or an end brings about is brought about, until every
 point has had its death or three rounds of trouble have brought no new one. A point at which no process died
-must be in `chaos.unreached`, with its reason. In the end nothing accepted is lost, said twice or out of order.
+must be in `chaos.unreached`, with its reason. In the end nothing accepted is lost, nothing was said twice,
+and all is in order.
 
 The last line is `points=… killed=… unreached=… deaths=… seconds=…`; the exit code is not 0 when a point was
 not reached that should have been, or when the books are wrong.
