@@ -8,7 +8,9 @@ import argparse
 import importlib
 import os
 import platform
+import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ import msgspec
 from bench.harness import OUT, Row, Rows, say
 
 FAMILIES = ("ingest", "bells", "queues", "turns", "latency", "growth")
+_FSYNCS = 200
 _LATEST = OUT / "latest.json"
 
 
@@ -31,6 +34,7 @@ def main() -> None:
         raise SystemExit("the benchmarks read /proc: Linux only")
     OUT.mkdir(parents=True, exist_ok=True)
     say(f"{machine()}; {datetime.now(UTC):%Y-%m-%d}")
+    say(f"before the run: load {os.getloadavg()[0]:.1f}, fsync {fsync_ms():.2f} ms")
     if not arguments.only:
         _LATEST.unlink(missing_ok=True)
     for name in [arguments.only] if arguments.only else FAMILIES:
@@ -49,6 +53,19 @@ def machine() -> str:
         (entry.partition(": ")[2] for entry in cpus if entry.startswith("model name")), "unknown CPU"
     )
     return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def fsync_ms() -> float:
+    """Take the median time of an fsync where the servers' data will lie: it bounds all that is durable."""
+    taken = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(_FSYNCS):
+            file.write(b"x" * 2048)
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1000
 
 
 def keep(rows: Sequence[Row]) -> None:

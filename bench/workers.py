@@ -12,6 +12,7 @@ What each guarantees, by its code and documents:
 
 import asyncio
 import os
+import re
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,14 +61,16 @@ class Bench:
         """What a worker must know."""
         return {"REDIS_URL": self._url, "BENCH_PROGRESS": str(self._marks)}
 
-    def measure(self, work: Work) -> Measure:
-        """Fill, start the worker, and measure it from the first tenth of its jobs to the last."""
+    def measure(self, work: Work, also: Sequence[int] = ()) -> Measure:
+        """Fill, start the worker, and measure it from the first tenth of its jobs to the last.
+
+        also  processes whose cost is counted too
+        """
         self.prepare(work)
-        name = work.name.replace(" ", "-").replace(",", "")
-        with running(f"worker-{name}", *work.command, environ=self.environ) as child:
+        with running(_log(work), *work.command, environ=self.environ) as child:
             wait_until(lambda: self._done() >= max(1, work.count // 10), work.name, beside=child.check)
             done, since_ns = self._done(), self._last_ns()
-            meter = Meter(child.pid)
+            meter = Meter(child.pid, *also)
 
             def beside() -> None:
                 child.check()
@@ -87,7 +90,7 @@ class Bench:
     def seconds_to_first(self, work: Work) -> float:
         """Take the time from the start of the process to its first finished job."""
         began = time.time_ns()
-        with running(f"worker-{work.name}", *work.command, environ=self.environ) as child:
+        with running(_log(work), *work.command, environ=self.environ) as child:
             wait_until(lambda: self._done() >= 1, work.name, beside=child.check)
             return (self._last_ns() - began) / 1e9
 
@@ -173,6 +176,10 @@ def by_app(*arguments: str) -> Fill:
         subprocess.run(command, cwd=ROOT, env={**os.environ, "REDIS_URL": url}, check=True)
 
     return fill
+
+
+def _log(work: Work) -> str:
+    return "worker-" + re.sub(r"\W+", "-", work.name)
 
 
 def _offer(tenant: int, number: int) -> Offer:
