@@ -1,6 +1,7 @@
 # One command each for people, hooks and CI. Works in any folder, with nothing but make, git and Python 3.11+.
 #   PYTHON=…    the interpreter for a new .venv     ONCE=1   the story ends by itself
 #   ARGS='…'    go to pytest: make test ARGS='-k signature'
+#   ONLY=ingest|bells|queues|turns|latency|growth   one family of the benchmarks; ROUNDS=3
 #   SEEDS=50  MESSAGES=4000  FIRST=1   how many seeds, accepted deliveries in each at least, the first seed
 
 SHELL := /bin/sh
@@ -19,10 +20,15 @@ CONNECTIONS ?= 20000
 SEED ?= 1
 REPEAT ?=
 TALK ?=
+ONLY ?=
+ROUNDS ?= 3
+
+COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --quiet \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install run test chaos failover fuzz killpoints check lock
+.PHONY: help install install-bench run test chaos failover fuzz killpoints bench check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
@@ -32,14 +38,17 @@ help:
 	@echo 'make killpoints [ENGINE=WEBJS]  every process dies at every point of the way, and nothing is lost'
 	@echo 'make failover           partition, death and promotion of Redis, and what was accepted and lost'
 	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
+	@echo 'make bench [ONLY=…]     wsm against its peers: rates, costs, latencies; under 45 minutes'
 	@echo 'make check              ruff, mypy, import-linter'
-	@echo 'make lock [UV=uv]       write requirements.lock anew from pyproject.toml'
+	@echo 'make lock [UV=uv]       write both lock files anew from pyproject.toml'
 
 # Cheap when nothing changed: .ci/install.py compares a stamp and returns.
-install:
+install: WHAT =
+install-bench: WHAT = bench
+install install-bench:
 	@suits='import sys, venv, ensurepip, fcntl; sys.exit(sys.version_info < (3, 11))'; \
 	for candidate in "$${PYTHON:-python3}" $${PYTHON:-python3.13 python3.12 python3.11 python}; do \
-	  if "$$candidate" -c "$$suits" 2>/dev/null; then exec "$$candidate" -X utf8 .ci/install.py; fi; \
+	  if "$$candidate" -c "$$suits" 2>/dev/null; then exec "$$candidate" -X utf8 .ci/install.py $(WHAT); fi; \
 	done; \
 	echo "wsm needs Python 3.11 or newer with its venv module (on Debian: python3 and python3-venv); $${PYTHON:-python3} is not that. Name one with PYTHON=…" >&2; \
 	exit 1
@@ -67,6 +76,10 @@ fuzz: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.fuzz --inputs $(INPUTS) --connections $(CONNECTIONS) --seed $(SEED) \
 	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TALK),--talk $(TALK))
 
+# Peers live in an environment of their own; nothing else may run meanwhile. Figures also in bench/out/latest.json.
+bench: install-bench
+	@.venv-bench/bin/python -X utf8 -m bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+
 check: install
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) -m ruff format --check
@@ -76,6 +89,5 @@ check: install
 # A lock names no index and no machine: any index that has the same files will do.
 lock:
 	@command -v "$(UV)" >/dev/null || { echo 'make lock needs uv (https://docs.astral.sh/uv/); name it with UV=…' >&2; exit 1; }
-	"$(UV)" pip compile pyproject.toml --universal --python-version 3.11 --extra embedded --group dev \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-	  --quiet --output-file requirements.lock
+	"$(UV)" $(COMPILE) --group dev --output-file requirements.lock
+	"$(UV)" $(COMPILE) --group bench --constraint requirements.lock --output-file bench/requirements.lock

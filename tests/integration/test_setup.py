@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+BENCH_LOCK = (ROOT / "bench" / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = pytest.mark.parametrize("lock", [LOCK, BENCH_LOCK], ids=["tools", "bench"])
 REQUIREMENT = re.compile(r"([a-z0-9-]+)==([0-9][\w.]*)( ; [\w .<>='!]+)? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 EMPTY_ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
@@ -46,8 +48,8 @@ def pretend_installed(checkout: Path) -> Path:
     python = checkout / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    stamp: Path = install.STAMP
-    stamp.write_text("\n".join([*install.wanted(), ""]), encoding="utf-8")
+    stamp: Path = install.TOOLS.stamp
+    stamp.write_text("\n".join([*install.TOOLS.wanted(), ""]), encoding="utf-8")
     return stamp
 
 
@@ -62,29 +64,43 @@ def make(checkout: Path, *arguments: str, **environ: str) -> subprocess.Complete
     )
 
 
-def test_every_line_of_the_lock_is_a_pinned_package_or_its_hash() -> None:
+@LOCKS
+def test_every_line_of_a_lock_is_a_pinned_package_or_its_hash(lock: str) -> None:
     """So no index, no find-links, no path and no comment can be in it."""
-    odd = [line for line in LOCK.splitlines() if not (REQUIREMENT.fullmatch(line) or HASH.fullmatch(line))]
+    odd = [line for line in lock.splitlines() if not (REQUIREMENT.fullmatch(line) or HASH.fullmatch(line))]
     assert odd == []
 
 
-def test_every_locked_package_has_a_hash() -> None:
-    lines = LOCK.splitlines()
+@LOCKS
+def test_every_locked_package_has_a_hash(lock: str) -> None:
+    lines = lock.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if REQUIREMENT.fullmatch(line):
             assert HASH.fullmatch(following), line
 
 
-def test_the_lock_has_every_package_that_pyproject_names() -> None:
+@pytest.mark.parametrize(("lock", "group"), [(LOCK, "dev"), (BENCH_LOCK, "bench")], ids=["tools", "bench"])
+def test_a_lock_has_every_package_that_pyproject_names(lock: str, group: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     named = [
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["embedded"],
-        *project["dependency-groups"]["dev"],
+        *project["dependency-groups"][group],
     ]
-    locked = {found[1] for found in map(REQUIREMENT.fullmatch, LOCK.splitlines()) if found}
+    locked = {found[1] for found in map(REQUIREMENT.fullmatch, lock.splitlines()) if found}
     assert {re.split(r"[^\w-]", name)[0].lower().replace("_", "-") for name in named} <= locked
+
+
+def test_what_is_measured_is_what_is_tested() -> None:
+    """Of a package in both locks both name the same version."""
+    tools, bench = (
+        {found[1]: found[2] for found in map(REQUIREMENT.fullmatch, lock.splitlines()) if found}
+        for lock in (LOCK, BENCH_LOCK)
+    )
+    assert {name: bench[name] for name in tools.keys() & bench.keys()} == {
+        name: tools[name] for name in tools.keys() & bench.keys()
+    }
 
 
 def test_a_second_install_does_nothing_and_asks_no_network(checkout: Path) -> None:
@@ -109,19 +125,19 @@ def test_a_failed_install_says_so_and_is_not_taken_for_a_good_one(checkout: Path
 
 @pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
 def test_a_changed_lock_or_project_is_installed(checkout: Path, name: str) -> None:
-    stamp = pretend_installed(checkout)
+    pretend_installed(checkout)
     install = installer(checkout)
-    assert install.fits(stamp, install.wanted())
+    assert install.TOOLS.fits(install.TOOLS.wanted())
     with (checkout / name).open("a") as changed:
         changed.write("\n")
-    assert not install.fits(stamp, install.wanted())
+    assert not install.TOOLS.fits(install.TOOLS.wanted())
 
 
 def test_a_moved_checkout_is_installed_anew(checkout: Path) -> None:
     pretend_installed(checkout)
     moved = checkout.rename(checkout.with_name("moved"))
     install = installer(moved)
-    assert not install.fits(install.STAMP, install.wanted())
+    assert not install.TOOLS.fits(install.TOOLS.wanted())
 
 
 def test_a_second_make_waits_for_the_first_and_finds_its_work_done(checkout: Path) -> None:

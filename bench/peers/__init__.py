@@ -1,0 +1,1 @@
+"""What wsm is measured against: the smallest program of each kind that does the same work."""
