@@ -1,5 +1,6 @@
 """The hand-over's model: workers claim, renew, commit, finish, stall past their leases and die; replies get
 lost, a stock RQ worker steals bells, scripts are forgotten; entries fail once, always, or kill their worker.
+Tenants are paused and go on, dead letters return or are dropped.
 
 `check` compares every figure with what is there; `drain` lets a healthy worker work, and nothing may be left.
 """
@@ -29,7 +30,10 @@ from wsm.streams.keys import Kind
 
 WORKERS = ("ana", "bia", "caio")
 NATURES = ("good",) * 8 + ("flaky", "flaky", "poison", "lethal")
-LEFT_BEHIND = {"wsm:load", "wsm:turn", "wsm:wake", *(f"wsm:{tenant}:dead" for tenant in TENANTS)}
+LEFT_BEHIND = {
+    *("wsm:load", "wsm:turn", "wsm:wake:turn", "wsm:wake:deliver", "wsm:dead"),
+    *(f"wsm:{tenant}:dead" for tenant in TENANTS),
+}
 ALWAYS = 10**6
 
 
@@ -58,6 +62,9 @@ class HandoverModel:
         self.accepted: dict[TenantId, list[Letter]] = {tenant: [] for tenant in TENANTS}
         self.faults: dict[int, int] = {}
         self.lethal: set[int] = set()
+        self.replayed: set[Letter] = set()
+        self.dropped: set[Letter] = set()
+        self.buried: dict[TenantId, set[str]] = {tenant: set() for tenant in TENANTS}
         self.keys = 0
         self.sound = False
         self.look()
@@ -93,7 +100,7 @@ class HandoverModel:
         loads = {tenant: self.held[tenant].load for tenant in TENANTS}
         for (tenant, each, origin), verdict in zip(offers, verdicts, strict=True):
             entries, size = loads[tenant]
-            everything = sum(bytes_ for _, bytes_ in loads.values())
+            everything = sum(bytes_ for _, bytes_ in loads.values()) + self.shared.dead[1]
             expected = Verdict.ACCEPTED
             if origin is Origin.WAHA:
                 if entries >= LIMITS.tenant_entries or size + len(each.body) > LIMITS.tenant_bytes:
@@ -118,16 +125,23 @@ class HandoverModel:
     def claim(self, worker: str, turns: int = 2, deliveries: int = 1, *, lost: bool = False) -> None:
         """Ring and claim, as a worker does; `lost`: the reply does not reach him, and he never knows."""
         self.ring()
+        self.look()
+        paused = self.shared.paused
         held = [job.bell for job in self.jobs[worker]]
         slots = {Kind.TURN: turns, Kind.DELIVER: deliveries}
         claim = self.do(self.world.handover.claim(worker, slots, held, now_ms=self.now))
-        assert set(claim.lost) == {bell.id for bell in held if not self.mine(bell)}
+        assert set(claim.lost) == {
+            bell.id
+            for bell in held
+            if not self.mine(bell) or (bell.kind is Kind.DELIVER and bell.tenant in paused)
+        }
         for bell in held:
             if self.mine(bell):
                 self.leases[bell.tenant, bell.kind] = (bell, self.now + LEASE_MS)
         self.look()
         for bell in claim.bells:
             assert (bell.tenant, bell.kind) not in self.leases, "a second bell while one is held"
+            assert bell.tenant not in paused, "a bell of who is paused"
             self.leases[bell.tenant, bell.kind] = (bell, self.now + LEASE_MS)
             self.check_bell(bell)
             if not lost:
@@ -227,6 +241,35 @@ class HandoverModel:
                 self.do(job.turn.abort())
                 self.leave_lane(job)
 
+    # --- who looks after it
+
+    def pause(self, tenant: TenantId) -> None:
+        self.do(self.world.pauses.pause(tenant, "a reason"))
+
+    def resume(self, tenant: TenantId) -> None:
+        self.do(self.world.pauses.resume(tenant))
+
+    def resume_all(self) -> None:
+        for tenant in TENANTS:
+            self.resume(tenant)
+
+    def replay(self, tenant: TenantId) -> None:
+        """Mend what stopped a tenant's dead letters, and let them return."""
+        for letter_ in self.do(self.world.letters.read(tenant)):
+            again = letter(letter_.body)
+            self.replayed.add(again)
+            self.faults.pop(again.key, None)
+            self.lethal.discard(again.key)
+            del self.attempts[tenant, letter_.entry]
+        self.do(self.world.letters.replay(tenant, self._dead(tenant)))
+
+    def drop(self, tenant: TenantId) -> None:
+        self.dropped |= {each for _, each in self.held[tenant].dead}
+        self.do(self.world.letters.drop(tenant, self._dead(tenant)))
+
+    def _dead(self, tenant: TenantId) -> list[str]:
+        return [each.id for each in self.do(self.world.letters.read(tenant))]
+
     # --- the world
 
     def time_passes(self, milliseconds: int, *, swept: bool = False) -> None:
@@ -268,6 +311,10 @@ class HandoverModel:
             self.check_tenant(tenant, log[tenant])
         loads = [self.held[tenant].load for tenant in TENANTS]
         assert self.shared.load == (sum(n for n, _ in loads), sum(size for _, size in loads))
+        dead = [each for held in self.held.values() for _, each in held.dead]
+        assert self.shared.dead == (len(dead), sum(len(each.body) for each in dead))
+        for waiting in (*self.shared.mail.values(), *self.shared.ready.values()):
+            assert not waiting & self.shared.paused, "a place for who is paused"
         pointers = [its["bell"] for held in self.held.values() for its in held.pointers.values() if its]
         assert self.shared.jobs == set(pointers)
         self.sound = True
@@ -276,14 +323,19 @@ class HandoverModel:
         held = self.held[tenant]
         waiting = held.waiting
         assert len(log) == len(set(log)), "committed twice"
-        assert {*self.accepted[tenant]} == {*waiting, *(each for _, each in held.dead), *log}, (
+        dead = {each for _, each in held.dead}
+        assert {*self.accepted[tenant]} - self.dropped == {*waiting, *dead, *log} - self.dropped, (
             "lost, or from nowhere"
         )
+        buried = {id_ for id_, _ in held.dead}
+        if buried - self.buried[tenant] and len(held.dead) >= LIMITS.dead_letters:
+            assert tenant in self.shared.paused, "nobody stopped him"
+        self.buried[tenant] = buried
         assert held.load == (len(waiting), sum(len(each.body) for each in waiting))
-        dead = {each for _, each in held.dead}
+        astray = dead | self.replayed | self.dropped
         for chat in "ab":
-            order = [each for each in self.accepted[tenant] if each.chat == chat and each not in dead]
-            done = [each for each in log if each.chat == chat and each not in dead]
+            order = [each for each in self.accepted[tenant] if each.chat == chat and each not in astray]
+            done = [each for each in log if each.chat == chat and each not in astray]
             assert done == [each for each in order if each in done], "out of order"
         assert held.attempts <= held.ids, "a count of what is gone"
         listed = [its["bell"] for its in held.pointers.values() if its.get("state") == "queued"]
@@ -305,6 +357,9 @@ class HandoverModel:
         """Let one healthy worker work, and sweeps and time pass, until nothing is left."""
         for worker in WORKERS:
             self.crash(worker)
+        self.check()
+        self.resume_all()
+        self.look()
         for _ in range(400):
             if not (self.shared.active or any(self.shared.mail.values())):
                 break
@@ -314,13 +369,15 @@ class HandoverModel:
             while jobs := self.jobs[WORKERS[0]]:
                 self.work(jobs[0])
             self.check()
+            self.resume_all()
+            self.look()
         assert self.shared.keys <= LEFT_BEHIND, "left behind"
         assert self.shared.load == (0, 0)
         for tenant, log in self.world.log().items():
             dead = self.held[tenant].dead
-            assert {*log, *(each for _, each in dead)} == {*self.accepted[tenant]}
+            assert {*log, *(each for _, each in dead)} | self.dropped >= {*self.accepted[tenant]}
             assert all(self.attempts[tenant, id_] >= ATTEMPTS for id_, _ in dead), "buried too early"
-            hopeless = {each for each in self.accepted[tenant] if self.hopeless(each)}
+            hopeless = {each for each in self.accepted[tenant] if self.hopeless(each)} - self.dropped
             assert hopeless <= {each for _, each in dead}, "a hopeless entry came through"
 
     def hopeless(self, each: Letter) -> bool:

@@ -17,11 +17,13 @@ from wsm.streams import keys
 from wsm.streams.client import connect
 from wsm.streams.handover import Entry, Handover, Limits
 from wsm.streams.keys import Kind
+from wsm.streams.letters import DeadLetters
+from wsm.streams.pauses import Pauses
 
 T = TypeVar("T")
 
 TENANTS = (TenantId(11), TenantId(22))
-LIMITS = Limits(tenant_entries=12, tenant_bytes=600, all_bytes=900, quarantine_entries=10)
+LIMITS = Limits(tenant_entries=12, tenant_bytes=600, all_bytes=900, quarantine_entries=10, dead_letters=2)
 LEASE_MS = 4000
 TURN_ENTRIES = 4
 TURN_BYTES = 160
@@ -79,6 +81,8 @@ class Shared(msgspec.Struct, frozen=True):
     """What Redis holds of all of them."""
 
     load: tuple[int, int]
+    dead: tuple[int, int]
+    paused: set[int]
     active: set[int]
     mail: dict[Kind, set[int]]
     ready: dict[Kind, set[int]]
@@ -169,6 +173,8 @@ class World:
         found = self.admin.execute("select tenant_id, id from sessions").fetchall()
         self.sessions: Mapping[int, int] = dict(found)
         self.redis = self.run(self._connect(redis_url))
+        self.pauses = Pauses(self.redis)
+        self.letters = DeadLetters(self.redis)
         self.store = self.run(self._open(database.app_url))
         self.handover = Handover(
             self.redis,
@@ -223,6 +229,8 @@ class World:
         held = dict(zip(names, await pipe.execute(), strict=True))
         shared = Shared(
             load=_load(held.get(keys.LOAD, {})),
+            dead=_load(held.get(keys.LOAD, {}), b"dead", b"dead_bytes"),
+            paused={int(tenant) for tenant in held.get(keys.PAUSED, ())},
             active={int(tenant) for tenant in held.get(keys.ACTIVE, ())},
             mail={kind: {int(t) for t, _ in held.get(keys.mail(kind), ())} for kind in Kind},
             ready={kind: {int(t) for t, _ in held.get(keys.ready(kind), ())} for kind in Kind},
@@ -272,8 +280,10 @@ def _letters(entries: Iterable[Any]) -> list[Letter]:
     return [letter(fields[b"body"]) for _, fields in entries]
 
 
-def _load(found: Mapping[bytes, bytes]) -> tuple[int, int]:
-    return int(found.get(b"entries", 0)), int(found.get(b"bytes", 0))
+def _load(
+    found: Mapping[bytes, bytes], entries: bytes = b"entries", size: bytes = b"bytes"
+) -> tuple[int, int]:
+    return int(found.get(entries, 0)), int(found.get(size, 0))
 
 
 def of_chat(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

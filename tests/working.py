@@ -26,11 +26,11 @@ from wsm.core.ids import SessionName, TenantId
 from wsm.gateway.waha import Gateways
 from wsm.store.database import Database
 from wsm.streams.client import connect
-from wsm.streams.handover import Handover, Offer
+from wsm.streams.handover import Bell, Handover, Offer
 from wsm.streams.keys import Kind
 from wsm.telemetry import _fault
 from wsm.worker.deliver import Deliveries
-from wsm.worker.turn import Turns
+from wsm.worker.turn import Settled, Turns
 from wsm.worker.worker import Worker
 
 _numbers = itertools.count(1)
@@ -155,6 +155,28 @@ def offer(tenant: int, text: str, phone: str = "5511900000001") -> Offer:
     return Offer(
         TenantId(tenant), SessionName(session), Origin.WAHA, milliseconds, json.dumps(whole).encode()
     )
+
+
+class GatedTurns(Turns):
+    """Turns that wait at a gate."""
+
+    def gated(self) -> "GatedTurns":
+        self.gate, self.waiting = asyncio.Event(), 0
+        return self
+
+    async def run(self, bell: Bell) -> Settled:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        return await super().run(bell)
+
+
+def gated(at: Plant) -> GatedTurns:
+    """Make turns that wait until their gate is set."""
+    turns = at.turns()
+    turns.__class__ = GatedTurns
+    assert isinstance(turns, GatedTurns)
+    return turns.gated()
 
 
 @asynccontextmanager

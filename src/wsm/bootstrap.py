@@ -45,6 +45,8 @@ def handover(settings: Settings, redis: "Redis") -> "Handover":
             tenant_bytes=settings.mailbox_bytes,
             all_bytes=settings.all_mailboxes_bytes,
             quarantine_entries=settings.quarantine_entries,
+            quarantine_bytes=settings.quarantine_bytes,
+            dead_letters=settings.dead_letters,
         ),
         lease_seconds=settings.lease_seconds,
         turn_entries=settings.turn_entries,
@@ -228,16 +230,23 @@ async def fleet_writes(settings: Settings) -> AsyncIterator["Database"]:
 
 
 @asynccontextmanager
-async def front_door(settings: Settings) -> AsyncIterator["Handover"]:
-    """Open the mailboxes, for a command that enters at the front door."""
+async def mailroom(settings: Settings) -> AsyncIterator["Redis"]:
+    """Open Redis, for a command that looks after mailboxes."""
     from wsm.streams.client import connect  # noqa: PLC0415
 
     _require(settings, "redis_url")
     redis = connect(settings.redis_url, timeout_seconds=_REDIS_SECONDS)
     try:
-        yield handover(settings, redis)
+        yield redis
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def front_door(settings: Settings) -> AsyncIterator["Handover"]:
+    """Open the mailboxes, for a command that enters at the front door."""
+    async with mailroom(settings) as redis:
+        yield handover(settings, redis)
 
 
 @asynccontextmanager

@@ -25,8 +25,8 @@ from wsm.core.ids import (
     ServerName,
     SessionAddress,
     SessionName,
-    TenantId,
 )
+from wsm.desk import Desk, tenant_number
 
 if TYPE_CHECKING:
     from wsm.store.database import Database
@@ -78,46 +78,42 @@ def _parser() -> argparse.ArgumentParser:
     story.set_defaults(run=_story)
 
     _line_commands(commands)
-    _tenant_commands(commands)
+    desk = Desk(_settings)
+    _tenant_commands(commands, desk)
+    desk.add_letters(commands)
     _sandbox_commands(commands)
     commands.add_parser("metrics", help="print the list of metrics").set_defaults(run=_metrics)
     return parser
-
-
-def _tenant(text: str) -> TenantId:
-    number = int(text)
-    if not 0 < number < 2**63:
-        raise argparse.ArgumentTypeError("a tenant is a positive number below 2^63")
-    return TenantId(number)
 
 
 def _line_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     line = commands.add_parser("line", help="the line of a tenant")
     verbs = line.add_subparsers(metavar="VERB", required=True)
     show = verbs.add_parser("show", help="who is served and who waits")
-    show.add_argument("tenant", type=_tenant)
+    show.add_argument("tenant", type=tenant_number)
     show.set_defaults(run=_line_show)
     close = verbs.add_parser("close", help="close a chat's ticket; the next customer is called")
     close.set_defaults(run=_line_close)
     history = commands.add_parser("history", help="everything that was said in a chat")
     history.set_defaults(run=_history)
     for parser in (close, history):
-        parser.add_argument("tenant", type=_tenant)
+        parser.add_argument("tenant", type=tenant_number)
         parser.add_argument("chat", help="a phone number with country code, or a chat id")
         parser.add_argument("--session", help="which of the tenant's sessions, if he has several")
 
 
-def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", desk: Desk) -> None:
     tenant = commands.add_parser("tenant", help="tenants")
     verbs = tenant.add_subparsers(metavar="VERB", required=True)
     add = verbs.add_parser("add", help="make a tenant, his queue and his first session")
-    add.add_argument("tenant", type=_tenant)
+    add.add_argument("tenant", type=tenant_number)
     add.add_argument("--name", default="")
     add.add_argument("--locale", default="pt-BR", choices=["pt-BR", "en"])
     add.add_argument("--capacity", type=int, default=1, help="customers served at a time")
     add.add_argument("--session", help="its name at the gateway; user_<tenant> if not given")
     add.add_argument("--server", default="default", help="the WAHA server that runs it")
     add.set_defaults(run=_tenant_add)
+    desk.add_tenant_verbs(verbs)
 
 
 def _sandbox_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

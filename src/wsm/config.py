@@ -96,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mailbox_bytes: Bytes = 64 * 1024 * 1024
     all_mailboxes_bytes: Bytes = 512 * 1024 * 1024
     quarantine_entries: Count = 10_000
+    quarantine_bytes: Bytes = 16 * 1024 * 1024
+    dead_letters: Count = 1_000
 
     turn_slots: Count = 100
     deliver_slots: Count = 100
@@ -212,7 +214,7 @@ def _check(settings: Settings) -> None:
             raise BadInput(f"waha.{name}.hook_secrets", "two at most")
         if any(not secret for secret in server.hook_secrets):
             raise BadInput(f"waha.{name}.hook_secrets", "an empty secret is no secret")
-    for field in ("bodies_in_flight_bytes", "mailbox_bytes", "all_mailboxes_bytes"):
+    for field in ("bodies_in_flight_bytes", "mailbox_bytes", "all_mailboxes_bytes", "quarantine_bytes"):
         if getattr(settings, field) < settings.body_limit_bytes:
             raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")
 

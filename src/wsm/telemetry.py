@@ -59,6 +59,12 @@ BACKLOG_TENANTS = Gauge(
     "wsm_backlog_tenants", "Tenants with work, by where they wait; leader alone.", ["where"]
 )
 DEAD_LETTERS = Gauge("wsm_dead_letters", "Entries given up after five failures, all tenants; leader alone.")
+DEAD_BYTES = Gauge("wsm_dead_letters_bytes", "Bytes of all dead letters; leader alone.")
+PAUSED = Gauge(
+    "wsm_tenants_paused",
+    "Tenants whose bells rest, by who paused them: cli, dead_letters; leader alone.",
+    ["by"],
+)
 QUARANTINED = Gauge("wsm_quarantined", "Authentic webhooks that belong to no session; leader alone.")
 OUTBOX_DUE = Gauge("wsm_outbox_due", "Intents whose time has come and that are not settled; leader alone.")
 OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due intent; leader alone.")
@@ -68,7 +74,8 @@ METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
     GATEWAY_REQUESTS, GATEWAY_SECONDS,
-    SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS, DEAD_LETTERS, QUARANTINED,
+    SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
+    DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
     OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS,
 )  # fmt: skip
 """Every metric of wsm, in the order of the page."""

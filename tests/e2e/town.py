@@ -254,7 +254,14 @@ class Town:
             assert arrived == known, differences(arrived, known)
 
 
-ALWAYS_THERE = {"wsm:directory", "wsm:directory:version", "wsm:turn", "wsm:load", "wsm:wake"}
+ALWAYS_THERE = {
+    "wsm:directory",
+    "wsm:directory:version",
+    "wsm:turn",
+    "wsm:load",
+    "wsm:wake:turn",
+    "wsm:wake:deliver",
+}
 """The keys of a Redis in which nothing waits."""
 
 

@@ -117,7 +117,7 @@ async def test_a_claim_stops_when_its_reply_is_full_and_leaves_a_token(redis_url
     async with opened(redis_url, turn_bytes=10) as (handover, redis):
         await handover.accept([offer(b"x" * 10, TenantId(number)) for number in range(1, 12)])
         assert len(await claim(handover)) == 8
-        assert await redis.llen(keys.WAKE) > 0
+        assert await redis.llen(keys.wake(Kind.TURN)) > 0
         assert len(await claim(handover)) == 3
 
 
@@ -245,9 +245,9 @@ async def test_a_worker_has_one_lone_turn_at_a_time_so_that_nobody_pays_for_anot
         [another] = (await handover.claim("v", {Kind.TURN: 9}, [])).bells
         assert another.alone
         for bell in bells:
-            await redis.delete(keys.WAKE)
+            await redis.delete(keys.wake(Kind.TURN))
             await handover.finish(bell, handled=bell.entries)
-            assert await redis.exists(keys.WAKE) == bell.alone
+            assert await redis.exists(keys.wake(Kind.TURN)) == bell.alone
         [third] = (await handover.claim("w", {Kind.TURN: 9}, [])).bells
         assert len({bell.tenant for bell in (*bells, another, third)}) == 4
 
@@ -365,7 +365,7 @@ async def test_idle_workers_wake_at_a_token_and_a_wait_never_looks_like_a_dead_s
             await handover.mail(Kind.DELIVER, [TENANT])
             await handover.ring(Kind.DELIVER)
             await redis.delete(keys.pointer(TENANT, Kind.DELIVER))
-        assert await redis.llen(keys.WAKE) == 64
+        assert await redis.llen(keys.wake(Kind.DELIVER)) == 64
 
 
 async def test_a_culprit_must_be_among_the_entries(redis_url: str) -> None:

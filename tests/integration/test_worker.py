@@ -10,7 +10,7 @@ import redis
 
 from databases import Database as Urls
 from waiting import wait_for
-from working import Plant, offer, plant
+from working import Plant, gated, offer, plant
 from wsm.core.errors import StreamsUnavailable
 from wsm.core.ids import TenantId
 from wsm.streams import handover as handover_module
@@ -21,27 +21,6 @@ from wsm.worker.turn import Settled, Turns
 
 ONE, TWO = 11, 22
 ANA, BIA = "5511900000001", "5511900000002"
-
-
-class GatedTurns(Turns):
-    """Turns that wait at a gate."""
-
-    def gated(self) -> "GatedTurns":
-        self.gate, self.waiting = asyncio.Event(), 0
-        return self
-
-    async def run(self, bell: Bell) -> Settled:
-        self.waiting += 1
-        await self.gate.wait()
-        self.waiting -= 1
-        return await super().run(bell)
-
-
-def gated(at: Plant) -> GatedTurns:
-    turns = at.turns()
-    turns.__class__ = GatedTurns
-    assert isinstance(turns, GatedTurns)
-    return turns.gated()
 
 
 @pytest.mark.deadline(150)

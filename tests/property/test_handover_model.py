@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from databases import Database
 from handover_model import NATURES, WORKERS, HandoverModel, Job
 from handover_world import LEASE_MS, TENANTS, Lane, World
+from wsm.streams.keys import Kind
 from wsm.streams.scripts import Script, load
 
 ONE = TENANTS[0]
@@ -57,6 +58,10 @@ def possible(model: HandoverModel) -> list[str]:
         "steal": 1 if any(held.queue for held in model.held.values()) else 0,
         "forget": 1,
         "mail": 1,
+        "pause": 1,
+        "resume": 2 if model.shared.paused else 0,
+        "replay": 1 if any(held.dead for held in model.held.values()) else 0,
+        "drop": 1 if any(held.dead for held in model.held.values()) else 0,
     }
     return [name for name, chance in chances.items() for _ in range(chance)]
 
@@ -91,8 +96,8 @@ def happen(model: HandoverModel, draw: Draw) -> None:
             model.steal(draw(TENANT, "tenant"))
         case "forget":
             model.forget_scripts()
-        case "mail":
-            model.mail(draw(TENANT, "tenant"))
+        case "mail" | "pause" | "resume" | "replay" | "drop" as what:
+            getattr(model, what)(draw(TENANT, "tenant"))
 
 
 def test_any_history_counts_everything_once_and_leaves_nothing(world: World) -> None:
@@ -169,6 +174,59 @@ def a_killer_shares_its_worker(model: HandoverModel) -> None:
     assert not model.held[TENANTS[1]].dead
 
 
+def a_paused_tenant_has_entries(model: HandoverModel) -> None:
+    model.pause(tenant=ONE)
+    model.accept(items=[(ONE, "a", "good", False)])
+    model.mail(tenant=ONE)
+    model.sweep()
+    model.claim(worker="ana")
+    model.check()
+    assert not model.all_jobs()
+    model.resume(tenant=ONE)
+    model.claim(worker="ana")
+    assert {job.bell.kind for job in model.all_jobs()} == set(Kind)
+
+
+def a_tenant_is_paused_while_his_bell_waits(model: HandoverModel) -> None:
+    model.accept(items=[(ONE, "a", "good", False)])
+    model.ring()
+    model.pause(tenant=ONE)
+    model.claim(worker="ana")
+    model.check()
+
+
+def a_tenant_is_paused_in_his_turn(model: HandoverModel) -> None:
+    """The turn ends well; what came meanwhile waits."""
+    model.accept(items=[(ONE, "a", "good", False)])
+    model.mail(tenant=ONE)
+    model.claim(worker="ana")
+    model.accept(items=[(ONE, "a", "good", False)])
+    model.pause(tenant=ONE)
+    model.claim(worker="ana")
+    for job in model.all_jobs():
+        model.begin(job)
+        model.commit(job)
+        model.finish(job, deliver=True)
+    model.check()
+    assert model.held[ONE].load[0] == 1
+
+
+def dead_letters_stop_their_tenant_and_return(model: HandoverModel) -> None:
+    model.accept(items=[(ONE, chat, "poison", False) for chat in "ab"])
+    for _ in range(40):
+        model.time_passes(milliseconds=130_000, swept=True)
+        model.claim(worker="ana")
+        while jobs := model.jobs["ana"]:
+            model.work(jobs[0])
+        model.check()
+    assert (len(model.held[ONE].dead), model.shared.paused) == (2, {ONE})
+    model.replay(tenant=ONE)
+    model.check()
+    assert not model.held[ONE].dead
+    model.drain()
+    assert not model.held[ONE].dead
+
+
 HISTORIES = (
     a_stale_worker_finishes,
     two_workers_commit_the_same,
@@ -176,6 +234,10 @@ HISTORIES = (
     a_sweep_meets_a_worker,
     deliveries_are_due_again,
     a_killer_shares_its_worker,
+    a_paused_tenant_has_entries,
+    a_tenant_is_paused_while_his_bell_waits,
+    a_tenant_is_paused_in_his_turn,
+    dead_letters_stop_their_tenant_and_return,
 )
 
 
@@ -212,6 +274,22 @@ def test_the_model_sees_a_missing_lane(
         ("sweep", "if tonumber(its[3]) >= now then", "if false then", a_sweep_meets_a_worker),
         ("ring", "if not state then", "if true then", deliveries_are_due_again),
         ("claim", "if few == 1 and lone == 0 then", "if false then", a_killer_shares_its_worker),
+        ("sweep", "return not paused(t) and enrol(", "return enrol(", a_paused_tenant_has_entries),
+        ("pause", "if its[2] == 'queued' then", "if false then", a_tenant_is_paused_while_his_bell_waits),
+        ("claim", "or kind == 'deliver' and paused(t)", "", a_tenant_is_paused_in_his_turn),
+        ("finish", "more = more and not paused(t)", "", a_tenant_is_paused_in_his_turn),
+        (
+            "finish",
+            "if call('XLEN', key(t, 'dead')) >= most",
+            "if false",
+            dead_letters_stop_their_tenant_and_return,
+        ),
+        (
+            "dead",
+            "count_dead(-done, -bytes)",
+            "count_dead(-done, 0)",
+            dead_letters_stop_their_tenant_and_return,
+        ),
         ("accept", "count(t, its.new, its.size)", "count(t, its.new, 0)", a_sweep_meets_a_worker),
     ],
 )
@@ -220,6 +298,13 @@ def test_the_model_sees_a_broken_script(
 ) -> None:
     text = load(name).text
     assert text.count(right) == 1
-    world.handover._scripts[name] = Script(text.replace(right, wrong))
+    broken = Script(text.replace(right, wrong))
+    match name:
+        case "pause":
+            world.pauses._script = broken
+        case "dead":
+            world.letters._script = broken
+        case _:
+            world.handover._scripts[name] = broken
     with pytest.raises(AssertionError):
         live(world, history)

@@ -6,7 +6,8 @@ nothing can repeat any more. Every step may be repeated and may be missed for a 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from wsm.core.errors import Unavailable
@@ -17,15 +18,18 @@ from wsm.store.leadership import Leadership
 from wsm.streams.directory import PublishedDirectory
 from wsm.streams.handover import Handover
 from wsm.streams.keys import Kind
+from wsm.streams.pauses import CLI, DEAD_LETTERS_LIMIT, Paused
 from wsm.telemetry import (
     BACKLOG_BYTES,
     BACKLOG_ENTRIES,
     BACKLOG_TENANTS,
     CLOCK_LEADER,
+    DEAD_BYTES,
     DEAD_LETTERS,
     DIRECTORY_SESSIONS,
     OUTBOX_AGE,
     OUTBOX_DUE,
+    PAUSED,
     QUARANTINED,
     SWEEPS,
     logger,
@@ -59,6 +63,7 @@ class Clock:
         self._keep_dedupe = keep_dedupe
         self._kept_house_at: datetime | None = None
         self._led = False
+        self._stopped: frozenset[TenantId] = frozenset()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until `stop` is set, then let go of the lead."""
@@ -83,6 +88,7 @@ class Clock:
         if leads != self._led:
             log.info("clock_leads" if leads else "clock_stands_by")
             self._led = leads
+            self._stopped = frozenset()  # a new leader says it again
             _forget_figures()
         if leads:
             duties = (self._publish, self._sweep, self._ring_deliveries, self._measure, self._keep_house)
@@ -145,10 +151,22 @@ class Clock:
         BACKLOG_ENTRIES.set(depth.entries)
         BACKLOG_BYTES.set(depth.bytes)
         DEAD_LETTERS.set(depth.dead)
+        DEAD_BYTES.set(depth.dead_bytes)
         QUARANTINED.set(depth.quarantined)
         for kind in Kind:
             BACKLOG_TENANTS.labels(f"mail_{kind}").set(depth.mail[kind])
             BACKLOG_TENANTS.labels(f"ready_{kind}").set(depth.ready[kind])
+        self._tell_of(depth.paused)
+
+    def _tell_of(self, paused: Sequence[Paused]) -> None:
+        """Show who rests, and say once of each tenant whom his dead letters have stopped."""
+        counts = Counter(each.by for each in paused)
+        for by in (CLI, DEAD_LETTERS_LIMIT):
+            PAUSED.labels(by).set(counts[by])
+        stopped = {each.tenant: each for each in paused if each.by == DEAD_LETTERS_LIMIT}
+        for tenant in stopped.keys() - self._stopped:
+            log.error("tenant_stopped", tenant=tenant, reason=stopped[tenant].reason)
+        self._stopped = frozenset(stopped)
 
     async def _keep_house(self) -> None:
         """Make this month and the next, and forget what no repeat can reach any more."""
@@ -164,8 +182,9 @@ class Clock:
 def _forget_figures() -> None:
     """Show nothing of an earlier lead: these figures are the leader's alone."""
     for gauge in (
-        *(BACKLOG_ENTRIES, BACKLOG_BYTES, DEAD_LETTERS, QUARANTINED),
+        *(BACKLOG_ENTRIES, BACKLOG_BYTES, DEAD_LETTERS, DEAD_BYTES, QUARANTINED),
         *(OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS),
     ):
         gauge.set(0)
     BACKLOG_TENANTS.clear()
+    PAUSED.clear()

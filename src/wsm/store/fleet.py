@@ -60,6 +60,12 @@ async def directory(database: Database) -> list[Any]:
         return await transaction.rows("directory")
 
 
+async def tenants(database: Database) -> list[Any]:
+    """Every tenant: tenant_id, name, sessions (how many)."""
+    async with database.transaction() as transaction:
+        return await transaction.rows("tenants")
+
+
 async def due_tenants(database: Database, now: datetime) -> list[Any]:
     """The tenants with intents whose time has come: tenant_id, oldest (created_at), intents."""
     async with database.transaction(now=now) as transaction:

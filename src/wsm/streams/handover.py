@@ -24,6 +24,7 @@ from wsm.core.events import Origin
 from wsm.core.ids import ChatId, EntryId, SessionName, TenantId
 from wsm.streams import keys
 from wsm.streams.client import translated
+from wsm.streams.depth import Depth, measure
 from wsm.streams.keys import Kind
 from wsm.streams.scripts import load
 
@@ -139,28 +140,19 @@ class Sweep(msgspec.Struct, frozen=True):
     foreign: int
 
 
-class Depth(msgspec.Struct, frozen=True):
-    """How much waits: entries and bytes of all mailboxes, tenants in mail and ready by kind, active tenants.
-
-    dead  dead letters written since the count began
-    """
-
-    entries: int
-    bytes: int
-    dead: int
-    quarantined: int
-    mail: Mapping[Kind, int]
-    ready: Mapping[Kind, int]
-    active: int
-
-
 class Limits(msgspec.Struct, frozen=True):
-    """The marks at which mailboxes are full. WAHA's entries stop there, wsm's own pass."""
+    """The marks at which mailboxes are full. WAHA's entries stop there, wsm's own pass.
+
+    quarantine_entries, quarantine_bytes  of what belongs to no session; the oldest goes first
+    dead_letters  a tenant who has so many is paused: what still comes stays in his mailbox
+    """
 
     tenant_entries: int
     tenant_bytes: int
     all_bytes: int
     quarantine_entries: int
+    quarantine_bytes: int = 16 * 1024 * 1024
+    dead_letters: int = 1_000
 
 
 class Handover:
@@ -204,6 +196,7 @@ class Handover:
         limits = self._limits
         arguments: list[str | bytes | int] = [
             limits.tenant_entries, limits.tenant_bytes, limits.all_bytes, limits.quarantine_entries,
+            limits.quarantine_bytes,
         ]  # fmt: skip
         for offer in offers:
             if isinstance(offer, Offer):
@@ -254,6 +247,7 @@ class Handover:
             worker, _given(now_ms), self._lease_ms, self._turn_entries, self._turn_bytes,
             FULL_REPLY * self._turn_bytes, ATTEMPTS, _stamp(now_ms),
             slots.get(Kind.TURN, 0), slots.get(Kind.DELIVER, 0), int(not any(bell.alone for bell in held)),
+            self._limits.dead_letters,
         ]  # fmt: skip
         for bell in held:
             arguments += (bell.kind, bell.tenant, bell.id)
@@ -283,7 +277,7 @@ class Handover:
         """
         arguments: list[str | bytes | int] = [
             bell.kind, bell.tenant, bell.id, _given(now_ms), _stamp(now_ms), _DATA[bell.kind],
-            _fresh(bell.kind), int(deliver), int(more), self._turn_entries,
+            _fresh(bell.kind), int(deliver), int(more), self._turn_entries, self._limits.dead_letters,
             len(DELAYS_SECONDS), *(seconds * 1000 for seconds in DELAYS_SECONDS), len(handled),
         ]  # fmt: skip
         for entry in handled:
@@ -306,8 +300,10 @@ class Handover:
             answer = await self._scripts["sweep"](self._redis, [cursor, slice_size, _given(now_ms)])
         return Sweep(*map(int, answer))
 
-    async def wait(self, timeout_seconds: float) -> None:
-        """Block until a token says that there may be work, or the time is over.
+    async def wait(self, timeout_seconds: float, kinds: Sequence[Kind] = tuple(Kind)) -> None:
+        """Block until a token says that there may be work of these kinds, or the time is over.
+
+        Who has no room for a kind leaves its tokens to others.
 
         It is over at half the client's own time-out at the latest: a longer silence looks like a dead server.
         """
@@ -315,7 +311,9 @@ class Handover:
         if patience is not None:
             timeout_seconds = min(timeout_seconds, patience / 2)
         with translated():
-            await self._redis.blpop([keys.WAKE], timeout=max(timeout_seconds, 0.01))  # 0 would be for ever
+            await self._redis.blpop(
+                [*map(keys.wake, kinds)], timeout=max(timeout_seconds, 0.01)
+            )  # 0 would be for ever
 
     async def holder(self, kind: Kind, tenant: TenantId) -> str | None:
         """Return the name of the worker that runs the tenant's bell now, None when nobody does."""
@@ -328,25 +326,7 @@ class Handover:
 
     async def depth(self) -> Depth:
         """Read how much waits; for gauges."""
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.hmget(keys.LOAD, "entries", "bytes", "dead")
-        pipe.scard(keys.ACTIVE)
-        pipe.xlen(keys.QUARANTINE)
-        for kind in Kind:
-            pipe.zcard(keys.mail(kind))
-            pipe.zcard(keys.ready(kind))
-        with translated():
-            load_, active, quarantined, *lines = await pipe.execute()
-        entries, size, dead = (int(value or 0) for value in load_)
-        return Depth(
-            entries=entries,
-            bytes=size,
-            dead=dead,
-            quarantined=quarantined,
-            mail=dict(zip(Kind, lines[::2], strict=True)),
-            ready=dict(zip(Kind, lines[1::2], strict=True)),
-            active=active,
-        )
+        return await measure(self._redis)
 
 
 def _fresh(kind: Kind) -> str:

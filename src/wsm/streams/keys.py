@@ -8,17 +8,21 @@ wsm:{t}:bell:{kind}     hash     the pointer, the one outstanding bell of that k
 wsm:{t}:parked          zset     chats put aside, by due time in ms; 0 = runnable again
 wsm:{t}:parked:{chat}   stream   their entries, under their original ids
 wsm:{t}:attempts        hash     entry id -> how often it failed
-wsm:{t}:dead            stream   dead letters, with their reason
-wsm:active              set      tenants of which any of the above exists: what SWEEP walks over
-wsm:load                hash     entries, bytes of all mailboxes; dead = dead letters ever written
+wsm:{t}:dead            stream   dead letters: the fields of a mailbox, with entry (its id there) and reason
+wsm:active              set      tenants of which any of the above but dead exists: what SWEEP walks over
+wsm:dead                set      tenants who have dead letters
+wsm:paused              hash     tenants whose bells rest -> `ms by reason`
+wsm:load                hash     entries, bytes of all mailboxes; dead, dead_bytes of all dead letters;
+                                 quarantine_bytes
 wsm:mail:{kind}         zset     tenants to ring for, by turn number
 wsm:ready:{kind}        zset     tenants whose bell waits, by turn number
 wsm:turn                counter  turn numbers
-wsm:wake                list     tokens, capped: idle workers block on it
+wsm:wake:{kind}         list     tokens, capped: workers with room for that kind block on it
 wsm:quarantine          stream   authentic but unmapped webhooks, capped
 wsm:directory           string   the sessions that may sign, as JSON; wsm:directory:version beside it
 
-RQ 2.12's layout, checked against stock RQ by a test: rq:queues, rq:queue:{name}, rq:job:{id}, rq:wip:{name}.
+RQ 2.12's layout, checked against stock RQ by a test: rq:queues, rq:queue:{name}, rq:job:{id}, rq:wip:{name},
+rq:suspended.
 """
 
 from enum import StrEnum
@@ -36,11 +40,14 @@ class Kind(StrEnum):
 ACTIVE = "wsm:active"
 LOAD = "wsm:load"
 TURN_NUMBER = "wsm:turn"
-WAKE = "wsm:wake"
+DEAD = "wsm:dead"
+PAUSED = "wsm:paused"
 QUARANTINE = "wsm:quarantine"
 DIRECTORY = "wsm:directory"
 DIRECTORY_VERSION = "wsm:directory:version"
 RQ_QUEUES = "rq:queues"
+NO_CHAT = ChatId("-")
+"""Where what belongs to no chat is put aside: the turn finds out whose it is."""
 
 
 def mailbox(tenant: TenantId) -> str:
@@ -86,6 +93,11 @@ def mail(kind: Kind) -> str:
 def ready(kind: Kind) -> str:
     """Tenants whose bell waits."""
     return f"wsm:ready:{kind}"
+
+
+def wake(kind: Kind) -> str:
+    """Tokens for idle workers."""
+    return f"wsm:wake:{kind}"
 
 
 def rq_queue(tenant: TenantId) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Hashable, Iterable, Mapping
 
 from wsm.core.events import ChatKind, Event, MessageReceived
 from wsm.core.ids import ChatId, SessionName
+from wsm.streams import keys
 from wsm.streams.handover import Entry
 from wsm.wire.waha_ids import chat_kind
 
 Item = tuple[Entry, Event]
 
-SESSION_LEVEL = ChatId("-")
+SESSION_LEVEL = keys.NO_CHAT
 """Where entries that belong to no chat are parked."""
 
 

@@ -102,17 +102,20 @@ class Worker:
 
         The wait for a token outlives a call of this: to cut it off would cost its connection.
         """
-        if self._token is None:
-            self._token = asyncio.create_task(self._handover.wait(_IDLE_SECONDS))
+        room = [kind for kind in Kind if self._held(kind) < self._slots[kind]]
+        if self._token is None and room:
+            self._token = asyncio.create_task(self._handover.wait(_IDLE_SECONDS, room))
         self._freed.clear()
         stopped, freed = asyncio.create_task(stop.wait()), asyncio.create_task(self._freed.wait())
-        waiting = {stopped, self._token} | ({freed} if self._is_full() else set())
+        waiting = (
+            {stopped} | ({self._token} if self._token else set()) | ({freed} if self._is_full() else set())
+        )
         try:
             await asyncio.wait(waiting, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
             freed.cancel()
-        if self._token.done():
+        if self._token and self._token.done():
             token, self._token = self._token, None
             token.result()
 

@@ -11,6 +11,12 @@ insert into queues (tenant_id, capacity) values (%(tenant)s, %(capacity)s) on co
 insert into sessions (tenant_id, server, name, alias, kid, exit_policy, phone)
 values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %(phone)s)
 
+-- name: tenants
+select t.tenant_id, t.name, count(s.id) as sessions from tenants t
+left join sessions s on s.tenant_id = t.tenant_id
+group by t.tenant_id, t.name
+order by t.tenant_id
+
 -- name: directory
 select tenant_id, name, server, kid, generations, phone from sessions order by tenant_id, name
 

@@ -1,4 +1,4 @@
-"""The five hand-over scripts: accept, ring, claim, finish, sweep.
+"""The scripts: accept, ring, claim, finish, sweep are the hand-over; pause, dead, unquarantine the desk's.
 
 Each `.lua` file opens with what it does, what it is given and what it answers; `common.lua` is put behind
 its first line. They run on Valkey 8+ and Redis 7.0+, and each may be repeated after a lost reply.

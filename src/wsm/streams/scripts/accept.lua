@@ -2,10 +2,11 @@
 -- ACCEPT: append a batch; one verdict per item: 1 kept, 2 the tenant is full, 3 everything is full.
 -- Without allow-oom on purpose: a full memory refuses the call before its first write, so nothing is half kept.
 -- A repeat appends twice, which the dedupe in PostgreSQL settles.
---   ARGV  tenant entries, tenant bytes, all bytes, quarantine entries
+--   ARGV  tenant entries, tenant bytes, all bytes, quarantine entries, quarantine bytes
 --         then per item: tenant or '', session, origin or server, received at ms, body, reason (or '')
 local most_entries, most_bytes, most_all = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local all = tonumber(call('HGET', 'wsm:load', 'bytes') or 0)
+local held = call('HMGET', 'wsm:load', 'bytes', 'dead_bytes')
+local all = tonumber(held[1] or 0) + tonumber(held[2] or 0) -- dead letters take memory, too
 local loads, order, verdicts = {}, {}, {}
 
 local function load(t)
@@ -28,11 +29,22 @@ local function keep(t, session, origin, at, body)
   return 1
 end
 
-for i = 5, #ARGV, 6 do
+-- The oldest makes room for the newest.
+local function quarantine(session, server, at, body, reason)
+  call('XADD', 'wsm:quarantine', '*', 'at', at, 'server', server, 'session', session, 'reason', reason, 'body', body)
+  local kept = call('XLEN', 'wsm:quarantine')
+  local bytes = call('HINCRBY', 'wsm:load', 'quarantine_bytes', #body)
+  while kept > tonumber(ARGV[4]) or bytes > tonumber(ARGV[5]) and kept > 1 do
+    local oldest = call('XRANGE', 'wsm:quarantine', '-', '+', 'COUNT', 1)[1]
+    kept = kept - call('XDEL', 'wsm:quarantine', oldest[1])
+    bytes = call('HINCRBY', 'wsm:load', 'quarantine_bytes', -#oldest[2][10])
+  end
+end
+
+for i = 6, #ARGV, 6 do
   local t, session, origin, at, body, reason = unpack(ARGV, i, i + 5)
   if t == '' then
-    call('XADD', 'wsm:quarantine', 'MAXLEN', '~', ARGV[4], '*',
-      'at', at, 'server', origin, 'session', session, 'reason', reason, 'body', body)
+    quarantine(session, origin, at, body, reason)
     verdicts[#verdicts + 1] = 1
   else
     verdicts[#verdicts + 1] = keep(t, session, origin, at, body)
@@ -49,5 +61,5 @@ for _, t in ipairs(order) do
     end
   end
 end
-if mailed then wake() end
+if mailed then wake('turn') end
 return verdicts

@@ -3,13 +3,16 @@
 -- After a lost lease a turn gets one entry, then 2, 4, … (FINISH doubles `few`); a lone entry is counted before
 -- it is handed out, so that one which kills its worker ends in the dead letters. A worker gets one such turn at
 -- a time: of several that die with it, all would be counted for what one of them did.
+-- Nobody overtakes: a ready tenant whose number is above the lowest in mail waits until that one has his bell.
+-- While `rq suspend` holds, what is held is renewed and nothing new is leased. A delivery of a tenant who was
+-- paused meanwhile is called lost, so that it begins nothing more; its pointer stays until it has ended.
 --   ARGV  worker, now ms, lease ms, entries, bytes per turn, bytes in all, attempts, stamp, turn slots, deliver slots,
---         lone turns (0 or 1), then kind, tenant, bell of each held
+--         lone turns (0 or 1), dead letters that pause a tenant, then kind, tenant, bell of each held
 --   reply {ids of held bells that are lost, {{kind, tenant, bell, alone, {{chat, entry}, …}, {parked chat, …}}, …}}
 local worker, stamp = ARGV[1], ARGV[8]
 local now, lease, most, bytes, room, tries =
   clock(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local lone = tonumber(ARGV[11])
+local lone, most_dead = tonumber(ARGV[11]), tonumber(ARGV[12])
 local CHUNK = 20
 
 local function hold(kind, t, bell)
@@ -30,7 +33,7 @@ local function read(t, limit)
       for _, entry in ipairs(chunk) do
         local fields = entry[2]
         if #fields ~= 8 or fields[7] ~= 'body' then
-          bury(t, chat, entry[1], 'not an entry of wsm')
+          bury(t, chat, entry[1], 'not an entry of wsm', now, most_dead)
         else
           if #found > 0 and size + #fields[8] > bytes then return false end
           found[#found + 1], size = { chat, entry }, size + #fields[8]
@@ -58,7 +61,7 @@ local function read_alone(t)
       call('HSET', pointer(t, 'turn'), 'counted', id)
       return found, size
     end
-    bury(t, chat, id, 'lost its worker every time')
+    bury(t, chat, id, 'lost its worker every time', now, most_dead)
   end
 end
 
@@ -69,18 +72,26 @@ local function open(t, few)
   return few == 1 and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
 end
 
-local bells, lost, left = {}, {}, false
-for i = 12, #ARGV, 3 do
+local bells, lost = {}, {}
+for i = 13, #ARGV, 3 do
   local kind, t, bell = unpack(ARGV, i, i + 2)
   local its = call('HMGET', pointer(t, kind), 'bell', 'state')
-  if its[1] == bell and its[2] == 'claimed' then hold(kind, t, bell) else lost[#lost + 1] = bell end
+  local mine = its[1] == bell and its[2] == 'claimed'
+  if mine then hold(kind, t, bell) end
+  if not mine or kind == 'deliver' and paused(t) then lost[#lost + 1] = bell end
 end
+if call('EXISTS', 'rq:suspended') == 1 then return { lost, bells } end
 
 for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]) }) do
-  local ready, passed = 'wsm:ready:' .. kind, {}
+  local ready, passed, claimed = 'wsm:ready:' .. kind, {}, #bells
+  local first = slots > 0 and tonumber(call('ZRANGE', 'wsm:mail:' .. kind, 0, 0, 'WITHSCORES')[2] or nil)
   while slots > 0 and room > 0 do
     local t, place = unpack(call('ZPOPMIN', ready))
     if not t then break end
+    if first and tonumber(place) > first then
+      passed[#passed + 1] = { place, t }
+      break
+    end
     local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or nil)
     local its = call('HMGET', pointer(t, kind), 'bell', 'state')
     if few == 1 and lone == 0 then
@@ -97,7 +108,6 @@ for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]
     end
   end
   for _, one in ipairs(passed) do call('ZADD', ready, unpack(one)) end
-  left = left or call('EXISTS', ready) == 1
+  if #bells > claimed and call('EXISTS', ready) == 1 then wake(kind) end -- for the next idle worker
 end
-if #bells > 0 and left then wake() end -- for the next idle worker
 return { lost, bells }

@@ -1,4 +1,4 @@
--- What the five scripts share. The loader puts this between a script's first line and its body; keys.py says
+-- What the scripts share. The loader puts this between a script's first line and its body; keys.py says
 -- what each key holds. A tenant's keys are computed here from its number: one Redis, no cluster.
 local call = redis.call
 local WAKE_TOKENS = 64
@@ -16,9 +16,16 @@ local function clock(given) -- milliseconds
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function wake()
-  call('LPUSH', 'wsm:wake', '1')
-  call('LTRIM', 'wsm:wake', 0, WAKE_TOKENS - 1)
+local function wake(kind)
+  call('LPUSH', 'wsm:wake:' .. kind, '1')
+  call('LTRIM', 'wsm:wake:' .. kind, 0, WAKE_TOKENS - 1)
+end
+
+-- Whether a tenant is paused. Asked of all of them at once first: almost always nobody is.
+local some_paused
+local function paused(t)
+  if some_paused == nil then some_paused = call('EXISTS', 'wsm:paused') == 1 end
+  return some_paused and call('HEXISTS', 'wsm:paused', t) == 1
 end
 
 -- Put a tenant behind all others in mail or ready; false if it stands there already.
@@ -30,11 +37,12 @@ end
 
 local function mail(kind, t)
   call('SADD', 'wsm:active', t)
-  return enrol('wsm:mail:' .. kind, t)
+  return not paused(t) and enrol('wsm:mail:' .. kind, t)
 end
 
 -- Make the one outstanding bell of a kind: the pointer, and the job as stock RQ 2.12 would have enqueued it.
-local function ring(kind, t, bell, stamp, data)
+-- `place` is the tenant's turn number if he waited in mail with one; without it he goes behind all others.
+local function ring(kind, t, bell, stamp, data, place)
   call('HSET', pointer(t, kind), 'bell', bell, 'state', 'queued')
   call('HSET', 'rq:job:' .. bell, 'created_at', stamp, 'enqueued_at', stamp, 'data', data,
     'origin', t, 'description', kind .. '(' .. t .. ')', 'status', 'queued', 'timeout', 180,
@@ -44,7 +52,7 @@ local function ring(kind, t, bell, stamp, data)
   call('RPUSH', 'rq:queue:' .. t, bell)
   call('SADD', 'rq:queues', 'rq:queue:' .. t)
   call('SADD', 'wsm:active', t)
-  enrol('wsm:ready:' .. kind, t)
+  if place then call('ZADD', 'wsm:ready:' .. kind, place, t) else enrol('wsm:ready:' .. kind, t) end
 end
 
 -- Forget a bell, whatever became of it.
@@ -52,6 +60,21 @@ local function unring(kind, t, bell)
   call('DEL', pointer(t, kind), 'rq:job:' .. bell)
   call('ZREM', 'rq:wip:' .. t, bell .. EXECUTION)
   call('ZREM', 'wsm:ready:' .. kind, t)
+end
+
+-- Pause a tenant: what waits for a worker is taken back, so that none of his bells can be claimed. What is
+-- claimed already comes to its end.
+local function pause(t, why)
+  call('HSET', 'wsm:paused', t, why)
+  some_paused = true
+  for _, kind in ipairs({ 'turn', 'deliver' }) do
+    call('ZREM', 'wsm:mail:' .. kind, t)
+    local its = call('HMGET', pointer(t, kind), 'bell', 'state')
+    if its[2] == 'queued' then
+      call('LREM', 'rq:queue:' .. t, 1, its[1])
+      unring(kind, t, its[1])
+    end
+  end
 end
 
 -- Add to what a tenant and all tenants hold. (+ 0: Lua's -0 is no integer to HINCRBY.)
@@ -73,15 +96,24 @@ local function remove(t, chat, id)
   return true
 end
 
--- Move one entry to the dead letters, with the reason. They are no longer counted as load.
-local function bury(t, chat, id, reason)
+-- Count dead letters, which are no tenant's load any more and still take memory.
+local function count_dead(entries, bytes)
+  call('HINCRBY', 'wsm:load', 'dead', entries + 0)
+  call('HINCRBY', 'wsm:load', 'dead_bytes', bytes + 0)
+end
+
+-- Move one entry to the dead letters, with the reason. A tenant who has `most` of them is paused.
+local function bury(t, chat, id, reason, now, most)
   local entry = call('XRANGE', stream(t, chat), id, id)[1]
   if not entry then return end
+  local size = #(entry[2][8] or '')
   call('XADD', key(t, 'dead'), '*', 'entry', id, 'reason', reason, unpack(entry[2]))
+  call('SADD', 'wsm:dead', t)
   remove(t, chat, id)
   call('HDEL', key(t, 'attempts'), id)
-  count(t, -1, -#(entry[2][8] or ''))
-  call('HINCRBY', 'wsm:load', 'dead', 1)
+  count(t, -1, -size)
+  count_dead(1, size)
+  if call('XLEN', key(t, 'dead')) >= most and not paused(t) then pause(t, now .. ' dead_letters ' .. reason) end
 end
 
 local function runnable(t)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- FINISH: settle a claimed bell; 0 and no change if its pointer is no longer the caller's.
 --   ARGV  kind, tenant, bell, now ms, stamp, job data, id of the next bell, deliver, more, entries of a full turn,
+--         dead letters that pause the tenant,
 --         n and n delays in ms: the n+1st failure of an entry is its last,
 --         n and n × (chat, id, bytes) handled,
 --         n and n × (chat, place of the culprit or 0, reason, m, m × (chat where it lies, id)) put aside
@@ -16,7 +17,7 @@ local its = call('HMGET', pointer(t, kind), 'bell', 'state', 'again', 'counted')
 if its[1] ~= bell or its[2] ~= 'claimed' then return 0 end
 
 local now, stamp, data, following = clock(take()), take(), take(), take()
-local deliver, more, full = take() == '1', take() == '1', number()
+local deliver, more, full, most_dead = take() == '1', take() == '1', number(), number()
 local delays = {}
 for i = 1, number() do delays[i] = number() end
 local attempts, parked = key(t, 'attempts'), key(t, 'parked')
@@ -62,7 +63,7 @@ for _ = 1, parkings do
   if culprit then
     local due = delays[call('HINCRBY', attempts, culprit, 1)]
     call('ZADD', parked, due and now + due or 0, chat)
-    if not due then bury(t, chat, culprit, reason) end
+    if not due then bury(t, chat, culprit, reason, now, most_dead) end
   else
     call('ZADD', parked, 'NX', 0, chat)
   end
@@ -81,9 +82,11 @@ end
 unring(kind, t, bell)
 local woken = deliver and mail('deliver', t)
 if kind == 'turn' then more = runnable(t) else more = more or its[3] == '1' end
+more = more and not paused(t)
 if more then ring(kind, t, following, stamp, data) end
 leave(t)
 -- A lone turn kept its worker from others of its kind, which may be all that is ready.
 local passed = its[4] and call('EXISTS', 'wsm:ready:turn') == 1
-if woken or more or passed then wake() end
+if woken then wake('deliver') end
+if more or passed then wake(kind) end
 return 1

@@ -12,10 +12,10 @@ for i = 1, #popped, 2 do
   local state = call('HGET', pointer(t, kind), 'state')
   if not state then
     made = made + 1
-    ring(kind, t, id .. '-' .. made, stamp, data)
+    ring(kind, t, id .. '-' .. made, stamp, data, popped[i + 1])
   elseif kind == 'deliver' and state == 'claimed' then -- a queued one has not looked yet
     call('HSET', pointer(t, kind), 'again', 1)
   end
 end
-if mailed or made > 0 then wake() end
+if mailed or made > 0 then wake(kind) end
 return made

@@ -3,11 +3,11 @@
 --   ARGV  cursor, slice, now ms
 --   reply {next cursor, rung, expired, returned, repaired, foreign}
 local now = clock(ARGV[3])
-local rung, expired, returned, repaired, foreign, woken = 0, 0, 0, 0, 0, false
+local rung, expired, returned, repaired, foreign, woken = 0, 0, 0, 0, 0, {}
 local SAMPLE, LISTED = 20, 64
 
 local function post(kind, t)
-  if mail(kind, t) then rung, woken = rung + 1, true end
+  if mail(kind, t) then rung, woken[kind] = rung + 1, true end
 end
 
 -- Look at one kind's pointer; returns the id of its bell while the bell stands.
@@ -20,7 +20,7 @@ local function check(kind, t)
     expired = expired + 1
     if kind == 'turn' then call('HSET', key(t, 'load'), 'few', 1) end
   elseif call('LPOS', 'rq:queue:' .. t, bell) then
-    if enrol('wsm:ready:' .. kind, t) then repaired, woken = repaired + 1, true end
+    if enrol('wsm:ready:' .. kind, t) then repaired, woken[kind] = repaired + 1, true end
     return bell
   else
     repaired = repaired + 1
@@ -73,5 +73,5 @@ for _, queue in ipairs(call('SRANDMEMBER', 'rq:queues', SAMPLE)) do
     call('SADD', 'wsm:active', t)
   end
 end
-if woken then wake() end
+for kind in pairs(woken) do wake(kind) end
 return { page[1], rung, expired, returned, repaired, foreign }
