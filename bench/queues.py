@@ -6,8 +6,8 @@
     queues.start  from the start of the process to its first finished job, with 10,000 queues
 
 A bell handles one entry and is rung again for the next, so that bells and jobs are the same number whatever
-the queues are; and ten run at once in both cases, because ten tenants have no more than ten bells. Even so ten
-tenants wait more: each has his next bell only when the last is finished.
+the queues are; and ten run at once in both cases, because ten tenants have no more than ten bells. Even so
+ten tenants wait more: each has his next bell only when the last is finished.
 """
 
 import statistics
