@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _REDIS_SECONDS = 5.0
 _DIRECTORY_AGE_SECONDS = 2.0
+_CALLS_PER_SERVER = 64
+"""Of one worker at once; half of its slots for deliveries at most, so that a server that hangs leaves the rest."""
 
 
 def utc_now() -> datetime:
@@ -84,7 +86,10 @@ def run_ingest(settings: Settings) -> None:
                 max_age_seconds=_DIRECTORY_AGE_SECONDS,
             )
             batcher = Batcher(
-                handover(settings, redis).accept, timeout_seconds=settings.accept_timeout_seconds
+                handover(settings, redis).accept,
+                queue_entries=settings.accept_queue_entries,
+                queue_bytes=settings.accept_queue_bytes,
+                timeout_seconds=settings.accept_timeout_seconds,
             )
             refusals = RefusalLog()
 
@@ -107,6 +112,7 @@ def run_ingest(settings: Settings) -> None:
                 header_seconds=settings.header_deadline_seconds,
                 body_seconds=settings.body_deadline_seconds,
                 request_bytes=8 * settings.body_limit_bytes,
+                connections=settings.connections,
             )
             await serve(
                 app,
@@ -148,6 +154,7 @@ def run_worker(settings: Settings) -> None:
             gateways = Gateways(
                 {ServerName(name): server for name, server in settings.waha.items()},
                 send_timeout_seconds=settings.send_timeout_seconds,
+                concurrent_calls=max(1, min(_CALLS_PER_SERVER, settings.deliver_slots // 2)),
             )
             stack.push_async_callback(gateways.aclose)
             worker = Worker(

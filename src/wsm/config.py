@@ -44,6 +44,14 @@ _WORDS = {
     "redis_durability": ("check", "trust"),
 }
 
+_HOLD_A_BODY = (
+    "bodies_in_flight_bytes",
+    "accept_queue_bytes",
+    "mailbox_bytes",
+    "all_mailboxes_bytes",
+    "quarantine_bytes",
+)
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=2**50)]
@@ -87,7 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     header_deadline_seconds: Seconds = 10.0
     body_deadline_seconds: Seconds = 10.0
     keep_alive_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
+    connections: Annotated[int, Meta(ge=1, le=100_000)] = 4_000
     accept_timeout_seconds: Seconds = 2.0
+    accept_queue_entries: Count = 2_048
+    accept_queue_bytes: Bytes = 32 * 1024 * 1024
     retry_after_seconds: Annotated[int, Meta(ge=1, le=3600)] = 20
     wait_replicas: Annotated[int, Meta(ge=0, le=10)] = 0
     redis_durability: str = "check"
@@ -214,7 +225,7 @@ def _check(settings: Settings) -> None:
             raise BadInput(f"waha.{name}.hook_secrets", "two at most")
         if any(not secret for secret in server.hook_secrets):
             raise BadInput(f"waha.{name}.hook_secrets", "an empty secret is no secret")
-    for field in ("bodies_in_flight_bytes", "mailbox_bytes", "all_mailboxes_bytes", "quarantine_bytes"):
+    for field in _HOLD_A_BODY:
         if getattr(settings, field) < settings.body_limit_bytes:
             raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")
 

@@ -29,6 +29,7 @@ log = logger("gateway")
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 _SLOT_SECONDS = 1.0
+_HUNG_SECONDS = 5.0
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _REFUSED_FOR_GOOD = frozenset({"reachout_timelock"})
 _NOT_IMPLEMENTED = 501
@@ -68,7 +69,8 @@ class Answer(msgspec.Struct, frozen=True):
 class Server:
     """One WAHA. Shared by all its sessions.
 
-    concurrent_calls  so many at once; another one waits a second for a slot, then it is unavailable
+    concurrent_calls  so many at once; another one waits a second for a slot, then it is unavailable. While
+                      none has ended for five seconds it is so at once: waiting would cost its caller's place
 
     From the start of `ask` to the first byte on the wire pass at most 6 s (slot, connection).
     """
@@ -80,6 +82,7 @@ class Server:
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrent_calls)
         self._breaker = Breaker(clock=clock)
+        self._ended_at = clock()
 
     async def ask(self, client: httpx.AsyncClient, call: Call) -> Answer:
         """Make a call through a session's client. Blocks for the call's time and 6 s at most."""
@@ -98,14 +101,16 @@ class Server:
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
+        hangs = self._slots.locked() and self._clock() - self._ended_at > _HUNG_SECONDS
         try:
-            async with asyncio.timeout(_SLOT_SECONDS):
+            async with asyncio.timeout(0 if hangs else _SLOT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError:
             raise GatewayUnavailable("too many calls at once") from None
         try:
             yield
         finally:
+            self._ended_at = self._clock()
             self._slots.release()
 
     async def _admitted(self, client: httpx.AsyncClient, call: Call) -> Answer:
