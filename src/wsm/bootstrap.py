@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _REDIS_SECONDS = 5.0
 _DIRECTORY_AGE_SECONDS = 2.0
 _CALLS_PER_SERVER = 64
-"""Of one worker at once; half of its slots for deliveries at most, so that a server that hangs leaves the rest."""
+"""Of one worker at once, or half of its slots for deliveries: a server that hangs leaves the rest."""
 
 
 def utc_now() -> datetime:
