@@ -18,6 +18,7 @@ import psycopg
 from redis.asyncio import Redis
 
 from chaos.cables import Cable, Mode
+from chaos.deploys import migrate_in_two_steps, roll
 from chaos.records import Pause
 from chaos.stand import Stand
 from wsm.core.errors import Unavailable
@@ -32,16 +33,22 @@ _WRONGS = [each for each in Wrong if each is not Wrong.ERROR_463]
 
 
 class Faults:
-    """What goes wrong at a stand. diary: the words of what was done; pauses: who was stopped when."""
+    """What goes wrong at a stand.
+
+    diary  the words of what was begun; ended: of what was seen through
+    pauses  who was stopped when
+    """
 
     def __init__(self, at: Stand, chance: random.Random, clocks: Path) -> None:
         self.diary: list[str] = []
+        self.ended: list[str] = []
         self.pauses: list[Pause] = []
         self._at = at
         self._town = at.town
         self._servers = at.town.ground.servers
         self._chance = chance
         self._clocks = clocks
+        self._migrations = 0
 
     @property
     def kinds(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -64,6 +71,8 @@ class Faults:
             "sends go wrong": self._wrong_sends,
             "waha refuses": self._waha_refuses,
             "clock steps": self._clock_steps,
+            "rolling restart": lambda: roll(self._town),
+            "migration in two steps": self._migration,
         }
 
     async def run(self, only: Sequence[str] | None = None) -> None:
@@ -85,6 +94,7 @@ class Faults:
         self.diary.append(name)
         with suppress(Unavailable):
             await self.kinds[name]()
+            self.ended.append(name)
 
     async def mend(self) -> None:
         """Let everything work again, and wait until it does."""
@@ -245,6 +255,12 @@ class Faults:
         ahead = self._chance.choice((0, self._chance.uniform(0, 2), self._chance.uniform(-60, 0)))
         clock = self._clocks / self._process()
         await asyncio.to_thread(clock.write_text, f"{ahead:.3f}")
+
+    async def _migration(self) -> None:
+        folder = self._clocks.parent / "migrations"
+        folder.mkdir(exist_ok=True)
+        self._migrations += 1
+        await migrate_in_two_steps(self._town, folder, 9000 + self._migrations)
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:

@@ -47,7 +47,7 @@ async def run_seed(
 ) -> Ran:
     """Run one seed on an emptied Redis and a database of its own.
 
-    The load lasts until `messages` deliveries were accepted, and a fault came if any is to come.
+    The load lasts until `messages` deliveries were accepted, and a fault was seen through if any is to come.
 
     only     the faults to cause, by name, one after another and over again; empty for none, None for all
     dressed  makes of each of wsm's processes what is run in its place
@@ -73,7 +73,7 @@ async def run_seed(
         faults = Faults(at, random.Random(chance.getrandbits(64)), clocks)
         causing = asyncio.create_task(faults.run(only))
         try:
-            await load.run(lambda: accepted >= messages and bool(faults.diary or causing.done()))
+            await load.run(lambda: accepted >= messages and bool(faults.ended or causing.done()))
         finally:
             while not causing.done():  # stock redis-py on Python 3.11 may swallow a cancellation
                 causing.cancel()

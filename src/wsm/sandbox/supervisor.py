@@ -130,6 +130,21 @@ class Supervisor:
         await process.wait()
         return pid
 
+    async def end(self, name: str) -> int:
+        """End a child with SIGTERM, as a deployment would, and return its exit code once it is gone.
+
+        Who takes longer than the grace is killed. It is started again like any. Raises as `pid` does.
+        """
+        self.pid(name)
+        process = self._processes[name]
+        process.terminate()
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                return await process.wait()
+        except TimeoutError:
+            process.kill()
+            return await process.wait()
+
     def send(self, name: str, number: signal.Signals) -> None:
         """Send a child any signal. Raises as `pid` does."""
         os.kill(self.pid(name), number)
