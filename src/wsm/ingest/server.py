@@ -22,7 +22,10 @@ from wsm.ingest.guard import Bounds, guarded, watch
 from wsm.telemetry import AsgiApp
 
 _BACKLOG = 2048
-_OTHER_FILES = 100
+_DOORS = 32
+"""How many clients are let in at each turn of the loop. libuv lets one in for each descriptor that listens; with
+one alone, a crowd at a loop that is busy waits for as many turns, and its last for seconds."""
+_OTHER_FILES = 100 + _DOORS
 
 
 class _Server(uvicorn.Server):
@@ -93,7 +96,7 @@ async def serve(
         asyncio.create_task(_end(server, stop)),
     ]
     try:
-        await server.serve(sockets=[sock])
+        await server.serve(sockets=[sock, *(sock.dup() for _ in range(_DOORS - 1))])
     finally:
         for task in beside:
             task.cancel()
