@@ -113,6 +113,8 @@ def run_ingest(settings: Settings) -> None:
                 body_seconds=settings.body_deadline_seconds,
                 request_bytes=8 * settings.body_limit_bytes,
                 connections=settings.connections,
+                requests=settings.requests_in_flight,
+                retry_after_seconds=settings.retry_after_seconds,
             )
             await serve(
                 app,

@@ -96,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_deadline_seconds: Seconds = 10.0
     keep_alive_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
     connections: Annotated[int, Meta(ge=1, le=100_000)] = 4_000
+    requests_in_flight: Count = 1_000
     accept_timeout_seconds: Seconds = 2.0
     accept_queue_entries: Count = 2_048
     accept_queue_bytes: Bytes = 32 * 1024 * 1024

@@ -5,6 +5,8 @@ bytes and pipelined requests, and forgets a client that has closed its sending s
 
 - the headers, and after them the body, have a deadline each; so has a client that does not read;
 - header bytes, raw bytes of a request, pipelined requests and connections have a bound each;
+- while as many webhooks as may be are being answered, another one is told to come again, before anything but
+  its headers was looked at: that costs a fraction of an answer of the app;
 - what comes after the body (trailers) is not a header;
 - a client that half-closes after its request gets its answer.
 
@@ -23,9 +25,9 @@ from wsm import telemetry
 from wsm.core.errors import Unavailable
 
 _NEVER = math.inf
-_CROWDED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 20\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-)
+_TOO_MANY = b'{"error":"unavailable","reason":"requests_in_flight"}'
+_UNAVAILABLE = telemetry.INGEST_REQUESTS.labels("unavailable")
+_IN_FLIGHT = telemetry.INGEST_REFUSED.labels("requests_in_flight")
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     request_bytes   of one request as it comes over the wire, with the framing of its chunks and trailers
     pipelined       requests that wait behind the one being answered
     connections     open at the same time, over all clients
+    requests        webhooks that are being answered at the same time, over all clients
+    retry_after_seconds  what a 503 asks for
     """
 
     header_seconds: float = 10.0
@@ -45,6 +49,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     request_bytes: int = 8 * 1024 * 1024
     pipelined: int = 32
     connections: int = 4_000
+    requests: int = 1_000
+    retry_after_seconds: int = 20
 
 
 class BodyBudget:
@@ -77,13 +83,14 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_headers = False
     _taken_bytes = 0
     _closing = False
+    _turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._due = self.loop.time() + self.bounds.header_seconds
         if len(self.connections) > self.bounds.connections:
             self.connections.discard(self)  # or those who are turned away would keep the next one out
-            transport.write(_CROWDED)
+            transport.write(self._come_again(b"connection: close"))
             self._cut("crowded")
 
     def data_received(self, data: bytes) -> None:
@@ -136,9 +143,18 @@ class GuardedProtocol(HttpToolsProtocol):
         self._due, self._due_for = self.loop.time() + self.bounds.body_seconds, "body"
         if len(self.pipeline) >= self.bounds.pipelined:
             self._cut("pipelined")
-        super().on_headers_complete()
+        self._turned_away = self._is_one_too_many()
+        if not self._turned_away:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._turned_away:
+            self._turn_away()
+            return
         super().on_message_complete()
         answered = self.cycle.response_complete
         self._due = self.loop.time() + self.bounds.header_seconds if answered else _NEVER
@@ -157,6 +173,33 @@ class GuardedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         """A complete request waits for its answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
+
+    def _is_one_too_many(self) -> bool:
+        """Whether a webhook must come again; not so one that waits for a 100 before it sends its body."""
+        return (
+            len(self.tasks) >= self.bounds.requests
+            and self.url.startswith(b"/webhooks/")
+            and not self.expect_100_continue
+            and not self._is_answering()
+        )
+
+    def _turn_away(self) -> None:
+        """Answer at the end of a body that nobody kept; the connection stays."""
+        self._turned_away = False
+        self._due, self._due_for = self.loop.time() + self.bounds.header_seconds, "silent"
+        _UNAVAILABLE.inc()
+        _IN_FLIGHT.inc()
+        if self.transport.is_closing():
+            return
+        stays = self.parser.should_keep_alive()
+        self.transport.write(self._come_again(b"connection: %s" % (b"keep-alive" if stays else b"close")))
+        if not stays:
+            self.transport.close()
+
+    def _come_again(self, connection: bytes) -> bytes:
+        head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n%s\r\n" % connection
+        length = b"content-length: %d\r\n" % len(_TOO_MANY)
+        return head + length + b"retry-after: %d\r\n\r\n" % self.bounds.retry_after_seconds + _TOO_MANY
 
     def _cut(self, reason: str) -> None:
         if not self.transport.is_closing():

@@ -23,8 +23,8 @@ from wsm.telemetry import AsgiApp
 
 _BACKLOG = 2048
 _DOORS = 32
-"""How many clients are let in at each turn of the loop. libuv lets one in for each descriptor that listens; with
-one alone, a crowd at a loop that is busy waits for as many turns, and its last for seconds."""
+"""How many clients are let in at each turn of the loop. libuv lets one in for each descriptor that listens;
+with one alone, a crowd at a busy loop waits for as many turns, and its last for seconds."""
 _OTHER_FILES = 100 + _DOORS
 
 
