@@ -3,7 +3,7 @@
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +43,7 @@ async def run_seed(
     messages: int,
     tenants: int = TENANTS,
     only: Sequence[str] | None = None,
+    changed: Mapping[str, str] | None = None,
     dressed: Dress | None = None,
 ) -> Ran:
     """Run one seed on an emptied Redis and a database of its own.
@@ -50,6 +51,7 @@ async def run_seed(
     The load lasts until `messages` deliveries were accepted, and a fault was seen through if any is to come.
 
     only     the faults to cause, by name, one after another and over again; empty for none, None for all
+    changed  settings that differ, as `WSM_…` variables
     dressed  makes of each of wsm's processes what is run in its place
     """
     chance = random.Random(seed)
@@ -68,7 +70,9 @@ async def run_seed(
     def with_clock(child: Child) -> Child:
         return stepping(dressed(child) if dressed else child, clocks / child.name)
 
-    async with stand(ground, shops, capacity=CAPACITY, dressed=with_clock, watch=watch) as at:
+    async with stand(
+        ground, shops, capacity=CAPACITY, changed=changed, dressed=with_clock, watch=watch
+    ) as at:
         load = Load(at.town, shops, random.Random(chance.getrandbits(64)))
         faults = Faults(at, random.Random(chance.getrandbits(64)), clocks)
         causing = asyncio.create_task(faults.run(only))

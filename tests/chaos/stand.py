@@ -45,11 +45,13 @@ async def stand(
     tenants: Iterable[TenantId],
     *,
     capacity: int,
+    changed: Mapping[str, str] | None = None,
     dressed: Dress | None = None,
     watch: Callable[[Attempt], None] = unwatched,
 ) -> AsyncIterator[Stand]:
     """Run a site behind cables and found the tenants.
 
+    changed  settings that differ, as `WSM_…` variables
     dressed  makes of each of wsm's processes what is run in its place
     watch    is told of every attempt of WAHA's
     """
@@ -81,6 +83,7 @@ async def stand(
             "DATABASE_URL": through(ground.database.app_url),
             "WSM_SYSTEM_DATABASE_URL": through(ground.database.system_url),
             **SETTINGS,
+            **(changed or {}),
         }
         real = {"WAHA_URL": f"http://{host}:{port}", "WAHA_API_KEY": waha.api_key}
         running = await stack.enter_async_context(
