@@ -20,8 +20,8 @@ from wsm.store.database import Database
 from wsm.streams.client import connect
 from wsm.streams.handover import Bell, Handover, Limits
 from wsm.streams.keys import Kind
+from wsm.worker import registration
 from wsm.worker.deliver import Deliveries
-from wsm.worker.registration import registered
 from wsm.worker.turn import Settled, Turns
 from wsm.worker.worker import Worker
 
@@ -75,13 +75,16 @@ def main() -> None:
             slots={Kind.TURN: its.slots, Kind.DELIVER: its.slots},
             drain_seconds=1,
         )
-        shown = asyncio.create_task(registered(url, f"bench-{os.getpid()}", lambda: worker.busy))
+        connection = registration.connect(url, connections=5)
+        beating = registration.registered(connection, f"bench-{os.getpid()}", [], lambda: worker.busy)
+        shown = asyncio.create_task(beating)
         try:
             await worker.run(stop)
         finally:
             shown.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await shown
+            connection.close()
             await redis.aclose()
 
     run(until)

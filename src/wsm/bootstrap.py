@@ -131,14 +131,16 @@ def run_ingest(settings: Settings) -> None:
 
 
 def run_worker(settings: Settings) -> None:
-    """Ring, run turns and deliveries until SIGTERM. Raises BadInput when a setting is missing."""
+    """Ring, run bells and ordinary jobs until SIGTERM. Raises BadInput when a setting is missing."""
     from wsm.gateway.waha import Gateways  # noqa: PLC0415
     from wsm.ingest.server import run  # noqa: PLC0415
     from wsm.store.database import Database  # noqa: PLC0415
     from wsm.streams.client import connect  # noqa: PLC0415
     from wsm.streams.keys import Kind  # noqa: PLC0415
+    from wsm.worker import registration  # noqa: PLC0415
+    from wsm.worker.commands import obeyed  # noqa: PLC0415
     from wsm.worker.deliver import Deliveries  # noqa: PLC0415
-    from wsm.worker.registration import registered  # noqa: PLC0415
+    from wsm.worker.jobs import Jobs  # noqa: PLC0415
     from wsm.worker.turn import Turns  # noqa: PLC0415
     from wsm.worker.worker import Worker  # noqa: PLC0415
 
@@ -175,11 +177,30 @@ def run_worker(settings: Settings) -> None:
                 slots={Kind.TURN: settings.turn_slots, Kind.DELIVER: settings.deliver_slots},
                 drain_seconds=settings.drain_seconds,
             )
+            connection = registration.connect(settings.redis_url, connections=2 * settings.job_slots + 10)
+            stack.callback(connection.close)
+            jobs = Jobs(
+                name,
+                redis,
+                connection,
+                queues=settings.job_queues,
+                slots=settings.job_slots,
+                drain_seconds=settings.drain_seconds,
+            )
+
+            async def stop_job(job_id: str) -> bool:
+                return jobs.stop(job_id) or await worker.hand_back(job_id)
+
             checks = {"redis": _durable(settings, redis), "database": database.ping}
             await stack.enter_async_context(_observed(settings, checks))
-            shown = registered(settings.redis_url, name, lambda: worker.busy)
-            await stack.enter_async_context(_beside(shown))
-            await worker.run(stop)
+            shown = registration.registered(
+                connection, name, settings.job_queues, lambda: worker.busy or jobs.busy
+            )
+            told = obeyed(redis, name, stop_job, stop.set)
+            await stack.enter_async_context(_beside(shown, told))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(jobs.run(stop))
+                both.create_task(worker.run(stop))
 
     run(main)
 

@@ -26,6 +26,7 @@ _OF_DEFAULT_SERVER = {"WAHA_URL": "url", "WAHA_API_KEY": "api_key", "WEBHOOK_HMA
 _PREFIX = "WSM_"
 _NOT_SETTINGS = frozenset({"WSM_CONFIG"})
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
+_QUEUE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
 _SCHEMES = {
     "redis_url": {"redis", "rediss", "redis+sentinel", "unix"},
     "database_url": {"postgresql", "postgres"},
@@ -117,6 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_seconds: Annotated[float, Meta(ge=2, le=600)] = 4.0  # renewed every second
     drain_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 20.0
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 8
+    job_queues: tuple[str, ...] = ("jobs",)
+    job_slots: Annotated[int, Meta(ge=1, le=500)] = 20  # a thread each
 
     send_timeout_seconds: Seconds = 150.0
     evidence_seconds: Seconds = 180.0
@@ -203,7 +206,11 @@ def _as_it_is(_name: str, text: str) -> str:
     return text
 
 
-_FORMS: dict[str, Callable[[str, str], Any]] = {"master_keys": _pairs, "trusted_proxies": _listed}
+_FORMS: dict[str, Callable[[str, str], Any]] = {
+    "master_keys": _pairs,
+    "trusted_proxies": _listed,
+    "job_queues": _listed,
+}
 """How a variable's text is read where the field is not a plain value."""
 
 
@@ -221,6 +228,7 @@ def _check(settings: Settings) -> None:
         if url := getattr(settings, field):
             _check_url(field, url, schemes)
     _check_keys(settings)
+    _check_queues(settings.job_queues)
     for name, server in settings.waha.items():
         if len(server.hook_secrets) > 2:  # noqa: PLR2004 (the old one and the new one)
             raise BadInput(f"waha.{name}.hook_secrets", "two at most")
@@ -247,6 +255,12 @@ def _check_url(field: str, url: str, schemes: set[str]) -> None:
         fits = False
     if not fits:
         raise BadInput(field, "is no URL: host, port and path must be written as in any other")
+
+
+def _check_queues(names: tuple[str, ...]) -> None:
+    """Refuse names that a tenant's queue may have, or that stands for all of these."""
+    if not all(map(_QUEUE_NAME.match, names)) or "tenants" in names or len({*names}) < len(names):
+        raise BadInput("job_queues", "a name begins with a letter, stands there once, and is not `tenants`")
 
 
 def _check_keys(settings: Settings) -> None:

@@ -40,6 +40,9 @@ RINGS = Counter("wsm_rings", "Bells made, by kind.", ["kind"])
 BELLS = Counter("wsm_bells", "Bells finished, by kind and the word the run ended in.", ["kind", "outcome"])
 BELL_SECONDS = Histogram("wsm_bell_seconds", "From claim to finish, by kind.", ["kind"], buckets=_SLOW)
 BELLS_IN_FLIGHT = Gauge("wsm_bells_in_flight", "Bells this worker holds, by kind.", ["kind"])
+JOBS = Counter("wsm_jobs", "Ordinary RQ jobs, by queue and the word the run ended in.", ["queue", "outcome"])
+JOB_SECONDS = Histogram("wsm_job_seconds", "How long they ran, by queue.", ["queue"], buckets=_SLOW)
+JOBS_IN_FLIGHT = Gauge("wsm_jobs_in_flight", "Ordinary RQ jobs that this worker runs.")
 ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what became of them.", ["outcome"])
 EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
 SENDS = Counter("wsm_sends", "Outbox intents settled, by class and outcome.", ["intent", "outcome"])
@@ -72,7 +75,7 @@ DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published 
 
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
-    RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
+    RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
     GATEWAY_REQUESTS, GATEWAY_SECONDS,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
@@ -104,6 +107,7 @@ def configure_logging(process: str, level: str) -> None:
     )
     structlog.contextvars.bind_contextvars(process=process)
     handler = logging.StreamHandler()
+    handler.setLevel(max(number, logging.WARNING))  # RQ gives its logger a level of its own
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

@@ -12,7 +12,7 @@ from waiting import wait_for
 from wsm.core.errors import StreamsUnavailable
 from wsm.streams import sentinels
 from wsm.streams.client import connect, ping
-from wsm.worker.registration import registered
+from wsm.worker import registration
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.1.1 is no loopback address here")
 
@@ -41,8 +41,11 @@ async def test_a_worker_is_shown_at_the_master_and_leaves_it_without_holding_up_
     """The doors to the servers run in the worker's own loop: who holds it up gets no answer."""
     async with replicas(tmp_path, nodes=1, sentinels=1) as at:
         redis = at.nodes[0].direct
-        showing = asyncio.create_task(registered(at.url, "w1", lambda: False, beat_seconds=0.05))
+        connection = registration.connect(at.url, connections=5)
+        beating = registration.registered(connection, "w1", [], lambda: False, beat_seconds=0.05)
+        showing = asyncio.create_task(beating)
         await wait_for(lambda: redis.exists("rq:worker:w1"))
         showing.cancel()
         await asyncio.wait([showing])
+        connection.close()
         assert await redis.hget("rq:worker:w1", "death")

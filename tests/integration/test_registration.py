@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 
 from waiting import wait_for
 from wsm.sandbox.embedded import Embedded
-from wsm.worker.registration import registered
+from wsm.worker.registration import connect, registered
 
 NAME = "host-1-abc123"
 BEAT_SECONDS = 0.05
@@ -22,13 +22,15 @@ BEAT_SECONDS = 0.05
 @asynccontextmanager
 async def shown(url: str, busy: Callable[[], bool]) -> AsyncIterator[asyncio.Task[None]]:
     """Show a worker until the end of the block."""
-    task = asyncio.create_task(registered(url, NAME, busy, beat_seconds=BEAT_SECONDS))
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    with connect(url, connections=5) as connection:
+        beating = registered(connection, NAME, ["jobs"], busy, beat_seconds=BEAT_SECONDS)
+        task = asyncio.create_task(beating)
+        try:
+            yield task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def seen(connection: redis.Redis) -> dict[str, str]:

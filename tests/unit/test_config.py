@@ -45,6 +45,7 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     special = {
         "master_keys": f"k2:{KEY}", "master_key_id": "k1", "log_level": "error", "redis_durability": "trust",
         "redis_url": "unix:///run/redis.sock", "host": "::", "trusted_proxies": "10.0.0.1, 10.0.0.2",
+        "job_queues": "quick, slow",
     }  # fmt: skip
     number = "7000000" if field.name.endswith("bytes") else "7"
     text = special.get(field.name, "postgresql:///wsm" if field.name.endswith("_url") else number)
@@ -54,7 +55,7 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     environ = {name: value for name, value in GOOD.items() if name not in {"REDIS_URL", "DATABASE_URL"}}
     loaded = getattr(load({**environ, f"WSM_{field.name.upper()}": text}), field.name)
     assert loaded != field.default
-    assert loaded in (text, 7, 7.0, 7000000, {"k2": KEY}, ("10.0.0.1", "10.0.0.2"))
+    assert loaded in (text, 7, 7.0, 7000000, {"k2": KEY}, ("10.0.0.1", "10.0.0.2"), ("quick", "slow"))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,8 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
         ("ops_port", ["65536", "-1"]),
         ("turn_slots", ["0", "-5", "many", "1e99"]),
         ("deliver_slots", ["0"]),
+        ("job_slots", ["0", "501"]),
+        ("job_queues", ["7", "a,7", "tenants", "a,a", "a b", "a:b", "-"]),
         ("turn_entries", ["0", "100000"]),
         ("lease_seconds", ["0", "1", "-4", "nan", "inf", "soon"]),
         ("drain_seconds", ["-1", "nan"]),

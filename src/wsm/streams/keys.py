@@ -20,6 +20,7 @@ wsm:turn                counter  turn numbers
 wsm:wake:{kind}         list     tokens, capped: workers with room for that kind block on it
 wsm:quarantine          stream   authentic but unmapped webhooks, capped
 wsm:directory           string   the sessions that may sign, as JSON; wsm:directory:version beside it
+wsm:keeper              string   the worker that keeps house for ordinary RQ jobs; expires
 
 RQ 2.12's layout, checked against stock RQ by a test: rq:queues, rq:queue:{name}, rq:job:{id}, rq:wip:{name},
 rq:suspended.
@@ -45,6 +46,7 @@ PAUSED = "wsm:paused"
 QUARANTINE = "wsm:quarantine"
 DIRECTORY = "wsm:directory"
 DIRECTORY_VERSION = "wsm:directory:version"
+KEEPER = "wsm:keeper"
 RQ_QUEUES = "rq:queues"
 NO_CHAT = ChatId("-")
 """Where what belongs to no chat is put aside: the turn finds out whose it is."""

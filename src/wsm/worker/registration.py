@@ -1,52 +1,61 @@
-"""The worker as RQ's own tools see it: born, alive, busy or idle, dead.
+"""The worker as RQ's own tools see it: born, alive, busy, idle or suspended, dead.
 
-RQ's code writes its keys; it is synchronous and runs in a thread. What it shows is for people: nothing of
+RQ's code writes its keys; it is synchronous and runs in threads. What it shows is for people: nothing of
 the hand-over depends on it, and a Redis that is away or full only makes the picture old.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
-from rq import SimpleWorker
-from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
 from rq.worker import WorkerStatus
 
 from wsm.streams.sentinels import ASK_SECONDS, watched
+from wsm.worker.horses import Stock, stock
+from wsm.worker.threads import in_thread
 
-_BEAT_SECONDS = 10
-_TTL_SECONDS = 60
+_BEAT_SECONDS = 2
 SHOWN_QUEUE = "tenants"
-"""What stands in the list of queues of a worker that serves every tenant's."""
+"""What stands in the list of queues of a worker for those of all tenants."""
 
 
 async def registered(
-    url: str, name: str, busy: Callable[[], bool], *, beat_seconds: float = _BEAT_SECONDS
+    connection: redis.Redis,
+    name: str,
+    queues: Sequence[str],
+    busy: Callable[[], bool],
+    *,
+    beat_seconds: float = _BEAT_SECONDS,
 ) -> None:
-    """Show the worker `name` until cancelled. Never raises for a Redis that is away or forgets."""
-    connection = _connection(url)
-    worker: SimpleWorker | None = None
+    """Show the worker `name` until cancelled. Never raises for a Redis that is away or forgets.
+
+    queues  those of ordinary jobs that it listens to
+    """
+    worker: Stock | None = None
     try:
         while True:
             with contextlib.suppress(redis.RedisError):
                 if worker is None:
-                    worker = await asyncio.to_thread(_born, connection, name)
-                await asyncio.to_thread(_beat, worker, busy=busy())
+                    worker = await in_thread(stock, connection, name, [*queues, SHOWN_QUEUE])
+                await in_thread(_beat, worker, busy())
             await asyncio.sleep(beat_seconds)
     finally:
         if worker is not None:
             with contextlib.suppress(redis.RedisError):
-                await asyncio.to_thread(worker.register_death)
-        connection.close()
+                await in_thread(worker.register_death)
 
 
-def _connection(url: str) -> redis.Redis:
-    settings: dict[str, Any] = {"socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
+def connect(url: str, *, connections: int) -> redis.Redis:
+    """Build the client of RQ's code for `url`, as `streams.client.connect` takes it; nothing is sent yet."""
+    settings: dict[str, Any] = {
+        "socket_timeout": 5, "retry": Retry(NoBackoff(), 0), "max_connections": connections,
+    }  # fmt: skip
     found = watched(url)
     if found is None:
         return redis.Redis.from_url(url, **settings)
@@ -55,15 +64,14 @@ def _connection(url: str) -> redis.Redis:
     return cast("redis.Redis", master)
 
 
-def _born(connection: redis.Redis, name: str) -> SimpleWorker:
-    return SimpleWorker(
-        [SHOWN_QUEUE], name=name, connection=connection, serializer=JSONSerializer, worker_ttl=_TTL_SECONDS
-    )
-
-
-def _beat(worker: SimpleWorker, *, busy: bool) -> None:
-    if not worker.connection.hexists(worker.key, "birth"):  # the first time, and when Redis forgot
-        worker.connection.delete(worker.key)  # what a beat wrote in the moment of the forgetting
+def _beat(worker: Stock, busy: bool) -> None:
+    connection, key = worker.connection, worker.key
+    if not (connection.hexists(key, "birth") and connection.sismember(worker.redis_workers_keys, key)):
+        # The first time, and when Redis forgot; what a beat wrote in the moment of the forgetting goes.
+        connection.delete(key)
         worker.register_birth()  # type: ignore[no-untyped-call]
-    worker.set_state(WorkerStatus.BUSY if busy else WorkerStatus.IDLE)
-    worker.heartbeat(_TTL_SECONDS)
+    suspended = is_suspended(connection)
+    worker.set_state(
+        WorkerStatus.BUSY if busy else WorkerStatus.SUSPENDED if suspended else WorkerStatus.IDLE
+    )
+    worker.heartbeat()

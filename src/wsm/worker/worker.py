@@ -83,6 +83,16 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
+    async def hand_back(self, bell_id: str) -> bool:
+        """Cancel a running bell and give it to the tail; False when it does not run here."""
+        if bell_id not in self._running:
+            return False
+        bell, task = self._running[bell_id]
+        task.cancel()
+        await asyncio.wait([task])
+        await self._hand_back(bell)
+        return True
+
     async def _hand_over(self, *, claiming: bool) -> int:
         """Ring, renew and claim once. Returns how many bells were claimed."""
         free = dict.fromkeys(Kind, 0)
