@@ -6,8 +6,8 @@
                              of the same server at the same rate
 
 Each contender is one process (gunicorn's arbiter beside its worker is counted too). The load comes from a
-process of its own over 64 connections; what the servers and the load cost is not counted, but they share the
-machine. After every round what wsm answered with 200 is counted in Redis.
+process of its own over 256 connections; what the servers and the load cost is not counted, but they share
+the machine. After every round what wsm answered with 200 is counted in Redis.
 """
 
 import subprocess
@@ -69,7 +69,7 @@ def run(rounds: int) -> Sequence[Row]:
         for name, port in ports.items():
             wait_until(partial(_answers, port), name, beside=children[name].check)
         saturated = interleaved([contender(name) for name in ports], rounds)
-        table("At saturation (closed loop, 64 connections)", saturated)
+        table("At saturation (closed loop, 256 connections)", saturated)
         half = saturated[WSM].rate / 2
         calm = interleaved([contender(WSM, half), contender(STATIC, half)], rounds + 2)
         table(f"At half of wsm's saturation ({half:,.0f}/s, open loop)", calm)

@@ -170,7 +170,7 @@ async def run(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.load")
     parser.add_argument("port", type=int)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rate", type=float, help="per second; without it as fast as the answers come")
     parser.add_argument("--tenants", type=int, default=500)

@@ -25,8 +25,9 @@ from wsm.core.ids import ChatId, EntryId, SessionName, TenantId
 from wsm.streams import keys
 from wsm.streams.client import translated
 from wsm.streams.depth import Depth, measure
+from wsm.streams.finishing import Finishing
 from wsm.streams.keys import Kind
-from wsm.streams.scripts import load
+from wsm.streams.scripts import Arguments, load
 
 ATTEMPTS = 5
 """How often an entry may fail, or lose its worker, before it is a dead letter."""
@@ -185,6 +186,7 @@ class Handover:
         self._wait_replicas = wait_replicas
         self._wait_seconds = wait_seconds
         self._scripts = {name: load(name) for name in ("accept", "ring", "claim", "finish", "sweep")}
+        self._finishing = Finishing(self._finish)
 
     async def accept(self, offers: Sequence[Offer | Misfit]) -> list[Verdict]:
         """Append a batch with one call; returns a verdict for each, in their order.
@@ -273,12 +275,10 @@ class Handover:
         more     a delivery has more to do: a new bell at the tail
 
         With none of them the bell is handed back and nothing is counted. Entries that remain get a new bell
-        at the tail.
+        at the tail. Bells that end while a call is out share the next one.
         """
         arguments: list[str | bytes | int] = [
-            bell.kind, bell.tenant, bell.id, _given(now_ms), _stamp(now_ms), _DATA[bell.kind],
-            _fresh(bell.kind), int(deliver), int(more), self._turn_entries, self._limits.dead_letters,
-            len(DELAYS_SECONDS), *(seconds * 1000 for seconds in DELAYS_SECONDS), len(handled),
+            bell.kind, bell.tenant, bell.id, int(deliver), int(more), len(handled),
         ]  # fmt: skip
         for entry in handled:
             arguments += (entry.from_parked or "", entry.id, len(entry.body))
@@ -290,9 +290,20 @@ class Handover:
             arguments += (parking.chat, place, parking.reason, len(entries))
             for entry in entries:
                 arguments += (entry.from_parked or "", entry.id)
+        return await self._finishing.settle(now_ms, arguments)
+
+    async def _finish(self, now_ms: int | None, bells: Sequence[Arguments]) -> list[bool]:
+        """Settle bells with one call, each given by its own values."""
+        arguments: list[str | bytes | int] = [
+            _given(now_ms), _stamp(now_ms), uuid4().hex, _DATA[Kind.TURN], _DATA[Kind.DELIVER],
+            self._turn_entries, self._limits.dead_letters,
+            len(DELAYS_SECONDS), *(seconds * 1000 for seconds in DELAYS_SECONDS),
+        ]  # fmt: skip
+        for bell in bells:
+            arguments.append(len(bell))
+            arguments += bell
         with translated():
-            finished: int = await self._scripts["finish"](self._redis, arguments)
-        return finished == 1
+            return [one == 1 for one in await self._scripts["finish"](self._redis, arguments)]
 
     async def sweep(self, cursor: int, *, slice_size: int = 500, now_ms: int | None = None) -> Sweep:
         """Look at about `slice_size` active tenants from `cursor` (0 to begin) and repair what is broken."""
