@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import psycopg
 import redis
 from rq import Queue
 from rq.command import send_command, send_kill_horse_command, send_shutdown_command, send_stop_job_command
@@ -97,6 +98,41 @@ async def test_a_stopped_bell_is_cancelled_and_handed_back(
         assert await worker.hand_back(bell)
         await wait_for(lambda: StartedJobRegistry(queue=queue).get_job_ids() not in ([], [bell]))
         turns.gate.set()
+        await at.drained()
+        assert await at.texts(1) == ["oi"]
+
+
+async def test_a_bell_that_is_stopped_before_it_began_leaves_its_slot_free(
+    redis_url: str, database: Urls
+) -> None:
+    async with plant(redis_url, database) as at:
+        await at.found(1)
+        worker = at.start()
+        await at.stop()
+        await at.offer(1, "oi")
+        await worker._hand_over(claiming=True)
+        [bell] = worker._running
+        assert await worker.hand_back(bell)
+        assert not worker.busy
+        at.start()
+        await at.drained()
+        assert await at.texts(1) == ["oi"]
+
+
+async def test_rqs_command_stops_a_bell(redis_url: str, database: Urls, clean_redis: redis.Redis) -> None:
+    queue = Queue("1", connection=clean_redis, serializer=JSONSerializer)
+
+    def started() -> list[str]:
+        return StartedJobRegistry(queue=queue).get_job_ids()
+
+    async with plant(redis_url, database) as at, child(redis_url, database):
+        await at.found(1)
+        with psycopg.connect(database.owner_url) as owner:
+            owner.execute("select pg_advisory_lock(1)")
+            await at.offer(1, "oi")
+            [bell] = await wait_for(started, 20)
+            send_stop_job_command(clean_redis, bell, JSONSerializer)
+            await wait_for(lambda: started() not in ([], [bell]))
         await at.drained()
         assert await at.texts(1) == ["oi"]
 

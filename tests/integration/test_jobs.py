@@ -1,12 +1,13 @@
 """Ordinary RQ jobs: enqueued by RQ's own client, run beside the bells, seen by RQ's own eyes."""
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from rq import Callback, Queue, Repeat, Retry
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
@@ -15,6 +16,7 @@ from rq.suspension import resume, suspend
 import chores
 from joblab import QUEUE, lab
 from waiting import wait_for
+from wsm.worker.threads import in_thread
 
 ENDED = {JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED}
 
@@ -152,6 +154,27 @@ async def test_dependents_run_after_what_they_depend_on(redis_url: str) -> None:
         assert waiting.get_status() == JobStatus.DEFERRED
 
 
+async def test_a_dependent_that_comes_as_a_job_ends_leaves_no_trace_of_its_run(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ records the end a second time then, and would forget the execution at the first."""
+    tried: list[str] = []
+
+    def enqueue_dependents(self: Queue, job: Job, **options: Any) -> None:
+        if not tried:
+            self.connection.sadd(job.dependents_key, "just-now")
+        tried.append(job.id)
+        original(self, job, **options)
+
+    original = Queue.enqueue_dependents
+    monkeypatch.setattr(Queue, "enqueue_dependents", enqueue_dependents)
+    async with lab(redis_url) as at:
+        job = await at.ended(at.queue.enqueue("chores.add", 1))
+        assert tried == [job.id, job.id]
+        assert job.return_value() == 1
+        assert at.left_over() == set()
+
+
 @pytest.mark.parametrize("prefix", ["", "a"])
 async def test_callbacks_are_called_whether_coroutines_or_not(redis_url: str, prefix: str) -> None:
     async with lab(redis_url) as at:
@@ -228,6 +251,30 @@ async def test_a_running_job_is_seen_and_its_lease_is_renewed(redis_url: str) ->
         assert (await at.ended(job)).return_value() == "through"
         assert job.get_executions() == []
         assert at.left_over() == set()
+
+
+async def test_a_renewal_that_hangs_holds_up_nobody_who_stops_the_job(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab(redis_url) as at:
+        job = at.queue.enqueue("chores.await_for_ever", redis_url)
+        await wait_for(lambda: chores.told(at.redis))
+        [horse] = at.jobs._running.values()
+        hangs, answers = threading.Event(), threading.Event()
+
+        def maintain_heartbeats(_: Job) -> None:
+            hangs.set()
+            answers.wait()
+
+        monkeypatch.setattr(horse, "maintain_heartbeats", maintain_heartbeats)
+        renewal = asyncio.create_task(in_thread(horse.renew))
+        await wait_for(hangs.is_set)
+        try:
+            await asyncio.wait_for(in_thread(at.jobs.stop, job.id), 5)
+        finally:
+            answers.set()
+            await renewal
+        assert (await at.ended(job)).get_status() == JobStatus.STOPPED
 
 
 async def test_no_job_begins_while_workers_are_suspended(redis_url: str) -> None:

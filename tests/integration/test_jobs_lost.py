@@ -1,7 +1,9 @@
 """Ordinary jobs whose worker ends, is killed, or loses Redis: handed back, found, retried or failed."""
 
 import asyncio
+import json
 import signal
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -97,6 +99,21 @@ async def test_a_worker_process_ends_in_time_though_a_job_does_not(
         assert set(queue.get_job_ids()) == {job.id for job in jobs}
 
 
+async def test_nothing_that_a_job_was_given_or_said_is_logged(
+    redis_url: str, database: Urls, clean_redis: redis.Redis
+) -> None:
+    queue = Queue(QUEUE, connection=clean_redis, serializer=JSONSerializer)
+    async with child(redis_url, database, PYTHONPATH="tests", WSM_LOG_LEVEL="debug") as process:
+        jobs = [queue.enqueue(f"chores.{name}", "PRIVATE") for name in ("fail", "tell", "add")]
+        jobs.append(queue.enqueue("chores.fail", "PRIVATE", on_failure=Callback("chores.raising_callback")))
+        await wait_for(lambda: all(job.get_status() in ("finished", "failed") for job in jobs), 20)
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["job"] for line in lines if line["event"] == "job_ended"] != []
+    assert b"PRIVATE" not in said
+
+
 def abandon(at: Lab, function: str = "chores.nothing", **options: Any) -> Job:
     """Make a job that a worker began and then died with, its lease over."""
     job = at.queue.enqueue(function, **options)
@@ -158,6 +175,26 @@ async def test_one_worker_keeps_house_and_another_takes_over(
         assert clean_redis.get("wsm:keeper") == at.name.encode()
         assert clean_redis.get(f"rq:scheduler-lock:{QUEUE}") == b"wsm"
     assert not clean_redis.exists("wsm:keeper")
+
+
+async def test_workers_that_have_gone_are_listed_no_more(redis_url: str, clean_redis: redis.Redis) -> None:
+    lists = ("rq:workers", f"rq:workers:{QUEUE}", "rq:workers:tenants")
+    for name in lists:
+        clean_redis.sadd(name, "rq:worker:gone")
+    async with lab(redis_url):
+        await wait_for(lambda: not clean_redis.exists(*lists))
+
+
+async def test_a_stock_scheduler_may_have_the_lock(redis_url: str, clean_redis: redis.Redis) -> None:
+    lock = f"rq:scheduler-lock:{QUEUE}"
+    clean_redis.set(lock, "a-stock-one", ex=2)
+    async with lab(redis_url) as at:
+        job = at.queue.enqueue_in(timedelta(0), "chores.nothing")
+        await at.ended(abandon(at, retry=Retry(max=1)))
+        assert job.get_status() == JobStatus.SCHEDULED
+        assert clean_redis.get(lock) == b"a-stock-one"
+        await at.ended(job)
+        assert clean_redis.get(lock) == b"wsm"
 
 
 async def test_jobs_go_on_after_redis_was_away(redis_url: str, embedded: Embedded) -> None:

@@ -41,6 +41,8 @@ except RuntimeError as exc:
     log.error("given", exc_info=exc)
     logging.getLogger("library").exception("it failed\\n%s", WORDS)
 logging.getLogger("library").info("hidden")
+logging.getLogger("talkative").setLevel(logging.INFO)
+logging.getLogger("talkative").info(WORDS)
 
 async def leak():
     task = asyncio.create_task(asyncio.to_thread(fail))

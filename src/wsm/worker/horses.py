@@ -129,7 +129,10 @@ class Horse(Stock):
         self._job: JsonJob | None = None
         self._deadline: Deadline | None = None
         self._pending: Exception | None = None
-        self._lock = threading.Lock()
+        self._lock = (
+            threading.Lock()
+        )  # never held for longer than it takes to look: the bells' loop waits for it
+        self._renewing = threading.Lock()
         self._is_over = False
         self._is_given_up = False
         self._is_settled = False
@@ -156,21 +159,21 @@ class Horse(Stock):
         return "finished" if is_done else "stopped" if self.is_stopped else "failed"
 
     def stop(self) -> None:
-        """End the job as stopped, if it has not ended yet. From any thread."""
+        """End the job as stopped, if it has not ended yet. From any thread; does not block."""
         self.is_stopped = True
         self._stopped_job_id = self.job_id
         self._strike(JobStopped("Job stopped by user."))
 
     def renew(self) -> None:
-        """Tell RQ that the job is still being run. From any thread; raises RedisError."""
-        with self._lock:
+        """Tell RQ that the job is still being run. Raises RedisError."""
+        with self._renewing:
             if self._job is not None and self.execution is not None and not self._is_settled:
                 self.maintain_heartbeats(self._job)
 
     def give_up(self) -> bool:
         """End the function so that `hand_back` may follow; False when it has ended already.
 
-        From now on the horse records nothing, whatever its thread still does.
+        From now on the horse records nothing, whatever its thread still does. Does not block.
         """
         with self._lock:
             if self._is_over:
@@ -228,7 +231,7 @@ class Horse(Stock):
 
         RQ forgets it at the first try, and would leave it there when the second one succeeds.
         """
-        with self._lock:
+        with self._renewing:
             self._is_settled = True
         execution = self.execution
         super().cleanup_execution(job, pipeline)

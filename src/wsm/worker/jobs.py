@@ -173,6 +173,7 @@ class Jobs:
         outcome = "unrecorded"
         try:
             outcome = await in_thread(horse.run)
+            log.info("job_ended", queue=queue, job=horse.job_id, outcome=outcome)
         except redis.RedisError as exc:
             log.warning("job_unrecorded", queue=queue, job=horse.job_id, reason=type(exc).__name__)
         except Exception:

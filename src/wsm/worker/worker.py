@@ -90,6 +90,8 @@ class Worker:
         bell, task = self._running[bell_id]
         task.cancel()
         await asyncio.wait([task])
+        if self._running.pop(bell_id, None) is not None:  # it had not begun
+            BELLS_IN_FLIGHT.labels(bell.kind).dec()
         await self._hand_back(bell)
         return True
 
