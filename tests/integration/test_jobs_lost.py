@@ -140,8 +140,11 @@ async def test_no_callback_of_an_abandoned_job_stops_the_cleaning_of_others(
             assert chores.told(at.redis) == [f"{word} AbandonedJobError"]
 
 
-async def test_a_hash_that_nobody_can_read_does_not_stop_the_cleaning(redis_url: str) -> None:
+async def test_a_hash_that_nobody_can_read_stops_neither_cleaning_nor_scheduling(redis_url: str) -> None:
     async with lab(redis_url) as at:
+        late = at.queue.enqueue_in(timedelta(0), "chores.nothing", job_id="a")
+        at.redis.hset(late.key, "status", "nonsense")
+        await at.ended(at.queue.enqueue_in(timedelta(0), "chores.nothing", job_id="b"))
         poison = abandon(at)
         at.redis.hset(poison.key, "status", "nonsense")
         assert (await at.ended(abandon(at, retry=Retry(max=1)))).get_status() == JobStatus.FINISHED

@@ -272,7 +272,9 @@ def test_the_private_parts_of_rq_that_are_relied_on_are_there(stock: Any) -> Non
     assert {"execution", "queues", "_stopped_job_id", "log_job_description"} <= vars(worker).keys()
     assert callable(jobs._enqueue_job)
     assert jobs.intermediate_queue_key == f"{jobs.key}:intermediate"
-    assert RQScheduler([jobs], connection=stock)._connection is None
+    assert RQScheduler.get_locking_key(QUEUE) == f"rq:scheduler-lock:{QUEUE}"
+    source = inspect.getsource(RQScheduler.enqueue_scheduled_jobs)
+    assert "queue._enqueue_job(job, pipeline=pipeline, at_front=job.should_enqueue_at_front())" in source
     assert WORKERS_SUSPENDED == "rq:suspended"
     calls = inspect.getsource(BaseWorker.perform_job)
     for each in (

@@ -129,9 +129,7 @@ class Horse(Stock):
         self._job: JsonJob | None = None
         self._deadline: Deadline | None = None
         self._pending: Exception | None = None
-        self._lock = (
-            threading.Lock()
-        )  # never held for longer than it takes to look: the bells' loop waits for it
+        self._lock = threading.Lock()  # held for a moment only: the bells' loop may wait for it
         self._renewing = threading.Lock()
         self._is_over = False
         self._is_given_up = False
@@ -183,7 +181,12 @@ class Horse(Stock):
         return True
 
     def hand_back(self) -> None:
-        """Put the job first in its queue again, and count nothing. Raises RedisError."""
+        """Put the job first in its queue again, and count nothing. Raises RedisError.
+
+        One that was taken and not begun yet stays where it is: it is put back by whoever keeps house.
+        """
+        if self.execution is None:
+            return
         try:
             job = JsonJob.fetch(self.job_id, self.connection, JSONSerializer)
         except NoSuchJobError:

@@ -11,7 +11,6 @@ it finds abandoned jobs, and enqueues what was delayed (Retry with an interval, 
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 from rq import Queue
+from rq.exceptions import NoSuchJobError
 from rq.group import Group
 from rq.registry import clean_registries
 from rq.scheduler import RQScheduler
@@ -47,7 +47,8 @@ _WAIT_SECONDS = 1
 _PAUSE_SECONDS = 0.5
 _LAST_SECONDS = 1.0
 _KEEPER_SECONDS = 5
-_SCHEDULER = "wsm"  # one name for the fleet: who keeps house next takes over RQ's lock, which lasts a minute
+_SCHEDULER = "wsm"  # one name for the fleet: who keeps house next takes over at once
+_SCHEDULER_SECONDS = 61  # as RQ's own
 
 
 class Jobs:
@@ -98,6 +99,8 @@ class Jobs:
         coroutines = threading.Thread(target=self._loop.run_forever, daemon=True)
         coroutines.start()
         beside = [asyncio.create_task(self._renew()), asyncio.create_task(self._keep_house())]
+        for task in beside:
+            task.add_done_callback(_tell)
         try:
             await asyncio.gather(*(self._listen(queue, stop) for queue in self._queues))
             await self._drain()
@@ -132,6 +135,9 @@ class Jobs:
                         await self._begin(queue, job_id)
             except (StreamsUnavailable, redis.RedisError) as exc:
                 log.warning("jobs_wait", queue=queue.name, reason=type(exc).__name__)
+                await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception:  # a bug here must not end the bells
+                log.exception("jobs_wait", queue=queue.name)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _wait_for_a_slot(self, stop: asyncio.Event) -> None:
@@ -176,10 +182,8 @@ class Jobs:
             log.info("job_ended", queue=queue, job=horse.job_id, outcome=outcome)
         except redis.RedisError as exc:
             log.warning("job_unrecorded", queue=queue, job=horse.job_id, reason=type(exc).__name__)
-        except Exception:
-            log.exception(
-                "job_broken", queue=queue, job=horse.job_id
-            )  # found abandoned, like an unrecorded one
+        except Exception:  # a bug: the job is found abandoned, like an unrecorded one
+            log.exception("job_broken", queue=queue, job=horse.job_id)
         finally:
             JOBS.labels(queue, outcome).inc()
             JOB_SECONDS.labels(queue).observe(time.monotonic() - started)
@@ -192,11 +196,10 @@ class Jobs:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 5)
-            try:
-                for horse in tuple(self._running.values()):
-                    await in_thread(horse.renew)
-            except redis.RedisError as exc:
-                log.warning("jobs_not_renewed", reason=type(exc).__name__)
+            renewals = (in_thread(horse.renew) for horse in self._running.values())
+            for answer in await asyncio.gather(*renewals, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    log.warning("job_not_renewed", reason=type(answer).__name__)
 
     async def _drain(self) -> None:
         """Let running jobs end, and hand back what takes too long."""
@@ -213,22 +216,11 @@ class Jobs:
 
     async def _keep_house(self) -> None:
         """Clean and schedule for the whole fleet, while no other worker does."""
-        if not self._queues:
-            return
-        scheduler = RQScheduler(
-            [queue.name for queue in self._queues],
-            connection=self._connection,
-            logging_level=logging.WARNING,
-            serializer=JSONSerializer,
-            name=_SCHEDULER,
-        )
-        # It would open a connection of its own, and knows no sentinels.
-        scheduler._connection = self._connection  # type: ignore[assignment]  # noqa: SLF001
         work: set[asyncio.Task[None]] = set()
         try:
             while True:
                 if await self._is_keeper() and not work:
-                    work = {asyncio.create_task(in_thread(self._clean, scheduler))}
+                    work = {asyncio.create_task(in_thread(self._clean))}
                 await asyncio.sleep(_WAIT_SECONDS)
                 work = {task for task in work if not task.done()}  # some callback takes long
         finally:
@@ -245,15 +237,15 @@ class Jobs:
             log.warning("house_not_kept", reason=type(exc).__name__)
             return False
 
-    def _clean(self, scheduler: RQScheduler) -> None:
+    def _clean(self) -> None:
         """Call RQ's own cleaning; a part that fails leaves the others be."""
         parts: list[tuple[str, Callable[[], Any]]] = [
-            ("schedule", partial(_schedule, scheduler)),
             ("groups", partial(Group.clean_registries, self._connection)),
             ("workers", partial(clean_worker_registry, Queue(SHOWN_QUEUE, connection=self._connection))),
         ]
         for queue in self._queues:
             parts += [
+                ("schedule", partial(_schedule, queue)),
                 ("registries", partial(clean_registries, queue)),
                 ("workers", partial(clean_worker_registry, queue)),
                 ("taken", partial(self._give_back_taken, queue)),
@@ -288,7 +280,26 @@ class Jobs:
                 log.warning("job_taken_and_left", queue=queue.name, job=job_id)
 
 
-def _schedule(scheduler: Any) -> None:
-    """Enqueue what is due, unless somebody's `rq worker --with-scheduler` does that."""
-    if scheduler.acquire_locks():
-        scheduler.enqueue_scheduled_jobs()
+def _schedule(queue: Queue) -> None:
+    """Enqueue what is due, unless somebody's `rq worker --with-scheduler` does that.
+
+    One by one: RQ's own way ends at the first hash that it cannot read.
+    """
+    lock = RQScheduler.get_locking_key(queue.name)
+    if acquire_or_refresh_lock(queue.connection, lock, _SCHEDULER, _SCHEDULER_SECONDS) == "taken":
+        return
+    registry = queue.scheduled_job_registry
+    for job_id in registry.get_jobs_to_schedule():
+        with queue.connection.pipeline() as pipe:
+            try:
+                job = JsonJob.fetch(job_id, queue.connection, JSONSerializer)
+                queue._enqueue_job(job, pipeline=pipe, at_front=job.should_enqueue_at_front())  # noqa: SLF001 (RQ has no other)
+            except NoSuchJobError as exc:
+                log.warning("job_not_scheduled", queue=queue.name, reason=str(exc))
+            registry.remove(job_id, pipeline=pipe)
+            pipe.execute()
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        log.critical("jobs_broken", exc_info=exc)
