@@ -198,6 +198,7 @@ async def site(
     keep_alive_seconds: int = 30,
     accept_seconds: float = 2.0,
     max_age_seconds: float = 60.0,
+    drain_seconds: float = 5,
     stop: asyncio.Event | None = None,
     started: Callable[[int], None] = lambda _port: None,
 ) -> AsyncIterator[Site]:
@@ -245,7 +246,7 @@ async def site(
             stop=stop,
             bounds=bounds or Bounds(),
             keep_alive_seconds=keep_alive_seconds,
-            drain_seconds=5,
+            drain_seconds=drain_seconds,
         )
     )
     started(port)

@@ -19,6 +19,7 @@ WAY = (
     "wsm.ingest.server",
     "wsm.streams.client",
     "wsm.streams.directory",
+    "wsm.streams.finishing",
     "wsm.streams.handover",
     "wsm.streams.scripts",
     "wsm.worker.deliver",
@@ -42,7 +43,13 @@ ASIDE = {
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.reads": "answers commands of people, and changes nothing",
+    "wsm.streams.depth": "reads figures for gauges and commands",
+    "wsm.streams.letters": "looks at dead letters for commands of people",
+    "wsm.streams.pauses": "pauses and resumes for commands of people",
     "wsm.streams.sentinels": "asks who the master is, before anything is sent to it; reads only",
+    "wsm.worker.commands": "hears RQ's commands; what they do is done by the worker",
+    "wsm.worker.jobs": "runs ordinary jobs, beside the messages; RQ's own code keeps their state",
+    "wsm.worker.threads": "runs RQ's code in threads, beside the loop",
     "wsm.worker.registration": "shows the worker to RQ's tools; no part of the hand-over reads it",
 }
 """Modules of the same rooms that wait for something, and no message passes through them: with the reason."""

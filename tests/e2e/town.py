@@ -261,6 +261,8 @@ ALWAYS_THERE = {
     "wsm:load",
     "wsm:wake:turn",
     "wsm:wake:deliver",
+    "wsm:keeper",
+    "rq:scheduler-lock:jobs",
 }
 """The keys of a Redis in which nothing waits."""
 

@@ -89,6 +89,21 @@ async def test_a_hung_redis_is_503_within_the_time_and_twins_are_all_it_can_cost
         assert BODY in bodies
 
 
+async def test_who_waits_when_the_drain_is_over_is_told_to_come_again(redis_url: str) -> None:
+    stop = asyncio.Event()
+    async with (
+        site(redis_url, accept_seconds=20, drain_seconds=1, stop=stop) as ingest,
+        connected(ingest.port) as client,
+    ):
+        await ingest.redis.client_pause(30_000, all=False)
+        await client.send(GOOD)
+        await wait_for(lambda: ingest.bodies.held_bytes == len(BODY))
+        stop.set()
+        reply = await client.reply()
+        await ingest.redis.client_unpause()
+        assert unavailable(reply, "stopping")
+
+
 async def test_a_full_memory_is_503_and_back(redis_url: str) -> None:
     async with site(redis_url) as ingest:
         before = (await ingest.redis.config_get("maxmemory"))["maxmemory"]

@@ -179,6 +179,8 @@ class Ingest:
             answer = await self._accept(scope, request)
         except WsmError as exc:
             answer = self._refuse(scope, request, exc)
+        except asyncio.CancelledError:  # the drain is over; the server would answer 500
+            answer = self._refuse(scope, request, Unavailable("stopping"))
         finally:
             self._bodies.give_back(request.held_bytes)
         if answer is None:
