@@ -7,7 +7,7 @@ import pytest
 from chaos.run import run_seed
 from e2e.town import Ground
 
-MESSAGES = 2000
+MESSAGES = 500
 NARROW = {
     "WSM_REQUESTS_IN_FLIGHT": "4",
     "WSM_ACCEPT_QUEUE_ENTRIES": "2",
