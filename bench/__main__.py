@@ -22,7 +22,7 @@ from bench.harness import OUT, Row, Rows, say
 
 FAMILIES = ("ingest", "bells", "queues", "turns", "latency", "growth")
 _FSYNCS = 200
-_LATEST = OUT / "latest.json"
+LATEST = OUT / "latest.json"
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
     say(f"{machine()}; {datetime.now(UTC):%Y-%m-%d}")
     say(f"before the run: load {os.getloadavg()[0]:.1f}, fsync {fsync_ms():.2f} ms")
     if not arguments.only:
-        _LATEST.unlink(missing_ok=True)
+        LATEST.unlink(missing_ok=True)
     for name in [arguments.only] if arguments.only else FAMILIES:
         began = time.monotonic()
         say(f"\n== {name}")
         rows = importlib.import_module(f"bench.{name}").run(arguments.rounds)
-        keep(rows)
+        keep(rows, LATEST)
         show(rows)
         say(f"({name} took {time.monotonic() - began:.0f} s)")
 
@@ -68,14 +68,14 @@ def fsync_ms() -> float:
     return statistics.median(taken) * 1000
 
 
-def keep(rows: Sequence[Row]) -> None:
+def keep(rows: Sequence[Row], latest: Path) -> None:
     """Put rows into the file, in the place of earlier ones of the same id and peer."""
-    found = msgspec.json.decode(_LATEST.read_bytes(), type=Rows).rows if _LATEST.exists() else []
+    found = msgspec.json.decode(latest.read_bytes(), type=Rows).rows if latest.exists() else []
     new = {(row.id, row.peer_name) for row in rows}
     merged = [row for row in found if (row.id, row.peer_name) not in new] + list(rows)
-    part = _LATEST.with_suffix(".part")
+    part = latest.with_suffix(".part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(Rows(merged))) + b"\n")
-    part.replace(_LATEST)
+    part.replace(latest)
 
 
 def show(rows: Sequence[Row]) -> None:

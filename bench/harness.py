@@ -270,11 +270,11 @@ def wait_until(
 
 
 def tree(pid: int) -> list[int]:
-    """Name a process and everything below it."""
+    """Name a process and everything below it; what ends meanwhile is left out."""
     found = [pid]
     for parent in found:
-        for listed in Path(f"/proc/{parent}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):
+            for listed in Path(f"/proc/{parent}/task").glob("*/children"):
                 found += map(int, listed.read_text().split())
     return found
 

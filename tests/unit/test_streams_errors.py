@@ -1,10 +1,14 @@
 """What Redis cannot do now is unavailable; what wsm asks of it wrongly is a bug and stays loud."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis import exceptions
+from redis.asyncio import Connection
 
 from wsm.core.errors import StreamsUnavailable
 from wsm.streams.client import connect, translated
+from wsm.streams.keys import Kind
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,27 @@ async def test_a_client_never_repeats_a_command_by_itself() -> None:
     retry = client.connection_pool.connection_kwargs["retry"]
     assert retry.get_retries() == 0
     await client.aclose()
+
+
+def own_connection() -> Connection:
+    """Make a connection as wsm's clients do; it connects to nothing."""
+    pool = connect("unix:///nowhere", timeout_seconds=1).connection_pool
+    made: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return made
+
+
+@given(
+    st.lists(st.one_of(st.text(), st.binary(max_size=9000), st.integers(), st.sampled_from(Kind)), max_size=8)
+)
+def test_commands_go_over_the_wire_as_redis_py_writes_them(arguments: list[str | bytes | int]) -> None:
+    ours = own_connection()
+    stock = Connection()
+    assert b"".join(ours.pack_command("EVALSHA", *arguments)) == b"".join(
+        stock.pack_command("EVALSHA", *arguments)
+    )
+
+
+def test_what_is_no_value_is_refused_before_it_is_sent() -> None:
+    ours = own_connection()
+    with pytest.raises(exceptions.DataError):
+        ours.pack_command("SET", "key", None)  # type: ignore[arg-type]
