@@ -12,6 +12,7 @@ import psycopg
 from databases import Database
 from wsm.core.ids import ChatId, TenantId
 from wsm.store.database import Database as Store
+from wsm.store.database import listed
 from wsm.store.lane import locked
 from wsm.streams import keys
 from wsm.streams.client import connect
@@ -114,16 +115,15 @@ class OpenTurn:
             locked(world.store, self.tenant, NOW) if lane.locks else world.store.transaction(self.tenant, NOW)
         )
         async with opened as transaction:
+            await transaction.begin()  # with the lock, as the first query of a turn would
             connection = transaction._connection
             found = await connection.execute("select place from turn_log where tenant = %s", [self.tenant])
             place = len(await found.fetchall())
             fresh = {str(each.key) for each in self._letters}
             if lane.dedupes:
-                rows = await transaction.rows(
-                    "first_seen",
-                    sessions=[world.sessions[self.tenant]] * len(self._letters),
-                    keys=[str(each.key) for each in self._letters],
-                )
+                session = f"user_{self.tenant}"
+                seen = [{"session": session, "key": str(each.key)} for each in self._letters]
+                rows = await transaction.rows("first_seen", events=listed(seen))
                 fresh = {row.key for row in rows}
             for each in self._letters:
                 if str(each.key) in fresh:
@@ -170,8 +170,6 @@ class World:
         self.runner = asyncio.Runner()
         self.admin = psycopg.connect(database.owner_url, autocommit=True, options="-c search_path=wsm")
         self.admin.execute(_TABLE)
-        found = self.admin.execute("select tenant_id, id from sessions").fetchall()
-        self.sessions: Mapping[int, int] = dict(found)
         self.redis = self.run(self._connect(redis_url))
         self.pauses = Pauses(self.redis)
         self.letters = DeadLetters(self.redis)

@@ -31,7 +31,8 @@ class Outbox:
 
     async def survey(self, bell: str = "a") -> list[outbox.Session]:
         """Begin a bell."""
-        return await outbox.survey(self.at.database, self.at.tenant, bell, self.at.now)
+        found = await outbox.survey(self.at.database, self.at.tenant, bell, {}, self.at.now)
+        return [due.session for due in found]
 
     async def claim(
         self,

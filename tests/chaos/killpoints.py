@@ -27,7 +27,6 @@ WAY = (
     "wsm.worker.worker",
     "wsm.store.database",
     "wsm.store.fleet",
-    "wsm.store.history",
     "wsm.store.lane",
     "wsm.store.leadership",
     "wsm.store.months",

@@ -28,12 +28,8 @@ MUTATIONS = {
         'return Script(f"{first}\\n{shared}\\n{body}")',
         f'return Script(f"{{first}}\\n{{shared}}\\n{{body}}".replace("{POINTER_CHECK}", ""))',
     ),
-    "no_lock": Mutation("wsm.store.lane", 'await transaction.run("lock_lane")', "pass"),
-    "no_dedupe": Mutation(
-        "wsm.store.lane",
-        "return [distinct[row.session_id, row.key] for row in fresh]",
-        "return [*events, *fresh[:0]]",
-    ),
+    "no_lock": Mutation("wsm.store.lane", 'transaction.later("lock_lane")', "pass"),
+    "no_dedupe": Mutation("wsm.wire.waha_body", '"key": once,', '"key": f"{once}|{self.entry}",'),
     "early_ack": Mutation(
         "wsm.ingest.batch",
         "await waiting.reply",

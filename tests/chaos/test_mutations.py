@@ -26,9 +26,9 @@ BEFORE_FINISH, AFTER_FINISH, IN_TURN, RENDERED = (
     "worker.worker:Worker._run#2.before",
     "worker.worker:Worker._run#2.after",
     "worker.turn:Turns._commit#1.before",
-    "store.outbox:claim#3.after",
+    "store.outbox:_claim#1.after",
 )
-"""A turn is committed and not finished; it is finished; it has its entries; a notice is rendered."""
+"""A turn is committed and not finished; it is finished; it has its entries; a notice is to be rendered."""
 
 Scenario = Callable[[Town, Deaths], Awaitable[None]]
 
@@ -68,6 +68,9 @@ async def a_place_is_rendered_and_then_the_line_moves(at: Town, deaths: Deaths) 
     await at.says(SHOP, B, "oi")
     await at.hears(B, entered(1))
     await at.quiet()
+    for name in WORKERS:  # so that none has an id at hand, and claims where it surveys
+        await at.site.supervisor.kill(name)
+    await at.site.supervisor.ready(*WORKERS)
     deaths.arm("worker", [RENDERED])
     await at.says(SHOP, C, "oi")
     stopped = await halted(at)

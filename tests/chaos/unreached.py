@@ -37,7 +37,6 @@ _BY_TEXT_ALONE = {
     "gateway.waha:WahaSession.own_messages#*": _BY_TEXT,
     "worker.deliver:Deliveries._found#[23].*": _BY_TEXT,
     "store.outbox:unknown_own#*": _BY_TEXT,
-    "store.history:settle_by_echo#3.*": _BY_TEXT,
 }
 _BY_ID_ALONE = {
     "gateway.waha:WahaSession.find_message#*": _BY_ID,
@@ -65,9 +64,12 @@ SELDOM = (
     "ingest.server:*",
     "store.database:Database.close#*",
     "store.database:Database.ping#*",
-    "store.history:*",
+    "store.database:Transaction.run#*",
     "store.lane:contacts_of#*",
+    "store.lane:Lane._found_conversations#*",
+    "store.lane:Lane._move#*",
     "store.leadership:Leadership.*",
+    "store.outbox:claim#*",
     "store.outbox:postpone#*",
     "store.outbox:settle#*",
     "store.outbox:doubts#*",

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import psycopg
@@ -12,8 +13,10 @@ from waiting import wait_for
 from wsm.core.errors import LaneBusy, StoreUnavailable
 from wsm.core.ids import TenantId
 from wsm.store.database import Database
+from wsm.store.lane import locked
 
 TENANT = TenantId(11)
+NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 
 
 @asynccontextmanager
@@ -82,6 +85,34 @@ async def test_a_lock_that_is_not_given_is_a_busy_lane(database: Urls) -> None:
         await holder.execute("select pg_advisory_lock(%s)", [TENANT])
         with pytest.raises(LaneBusy):
             await waits(store)
+
+
+async def test_what_was_put_off_fails_as_what_it_is(database: Urls) -> None:
+    async with opened(database.app_url) as store, await _owner(database) as holder:
+        await holder.execute("select pg_advisory_lock(%s)", [TENANT])
+        with pytest.raises(LaneBusy):
+            await _asks_behind_the_lock(store)
+        await holder.execute("select pg_advisory_unlock(%s)", [TENANT])
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            await _writes_what_may_not_be(store, asking=True)
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            await _writes_what_may_not_be(store, asking=False)
+        assert await _asks_behind_the_lock(store) == []
+
+
+async def _asks_behind_the_lock(store: Database) -> list[object]:
+    async with locked(store, TENANT, NOW) as transaction:
+        transaction._put_off.insert(0, (b"set lock_timeout = '20ms'", {}))
+        return await transaction.rows("show_line")
+
+
+async def _writes_what_may_not_be(store: Database, *, asking: bool) -> None:
+    """Put statements off of which the first fails, and then ask, or only commit."""
+    async with locked(store, TENANT, NOW) as transaction:
+        transaction.later("add_aliases", aliases=["x"], contacts=[1])
+        transaction.later("abandon", bell="x")
+        if asking:
+            await transaction.rows("show_line")
 
 
 async def test_a_process_that_slept_in_its_transaction_finds_it_unavailable(database: Urls) -> None:

@@ -173,7 +173,7 @@ async def test_a_bell_ends_when_all_that_is_due_waits_for_a_doubt(database: Urls
 async def test_a_call_begins_only_while_the_claim_is_young(database: Urls) -> None:
     async with post_office(database) as office:
         await office.write(ANA)
-        ticks = iter([0.0, 4.1])
+        ticks = iter([0.0, 0.0, 4.1])  # the survey, the claim, the call
         office.monotonic = lambda: next(ticks, 5.0)
         await office.deliver()
         first, *_ = await office.intents()

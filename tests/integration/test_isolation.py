@@ -18,7 +18,7 @@ from outboxes import Outbox, fresh_id
 from shop import START, Shop, shop
 from wsm.core.errors import Unavailable
 from wsm.core.ids import TenantId
-from wsm.store.database import Database
+from wsm.store.database import Database, listed
 from wsm.store.queries import QUERIES
 
 OWN = "(tenant_id = ( SELECT current_tenant() AS current_tenant))"
@@ -193,8 +193,8 @@ async def test_the_same_queries_do_see_their_own_tenant(database: Urls) -> None:
             seeing |= {name for value in found if is_theirs(value)}
         assert seeing >= {
             *("show_line", "show_history", "show_audit", "show_messages", "open_line", "first_seen"),
-            *("sessions_of_tenant", "contacts_by_alias", "conversations_of_chat", "queue_of_tenant"),
-            *("intent_for_settling", "unsent_by_id", "reserved_of"),
+            *("sessions_of_tenant", "contacts_by_alias", "conversations_of_chat", "known_chats"),
+            *("evidence", "due_sessions"),
         }
 
 
@@ -269,21 +269,40 @@ async def found_theirs(mine: Shop, urls: Urls) -> dict[str, Any]:
     _number_from(urls, 500)
     chat, soon = f"{ANA}@c.us", START + timedelta(hours=1)
     first: dict[str, Any] = dict.fromkeys(("id", "session", "conversation", "ticket", "queue"), THEIRS)
-    lists = {"sessions": [THEIRS], "contacts": [THEIRS], "chats": [chat], "kinds": ["direct"],
-             "aliases": [chat], "keys": ["m|0|new"], "ids": [claimed.reserved_id]}  # fmt: skip
+    lists = {"sessions": [THEIRS], "contacts": [THEIRS],
+             "aliases": [chat], "keys": ["m|0|new"], "ids": [claimed.reserved_id],
+             "names": [at.address.session]}  # fmt: skip
+    rows = _rows_about(at, claimed.reserved_id)
     times = dict.fromkeys(("at", "before", "entered_at", "expires_at", "look_again", "not_before", "now",
                            "sent_at", "until"), soon)  # fmt: skip
     numbers = dict.fromkeys(("at_ms", "entry_ms", "entry_n", "sent_ms", "stamped_ms", "seq"), 2**41)
     texts = dict.fromkeys(("body", "by", "engine", "kid", "participant", "phone", "reason", "status",
                            "target", "what", "name", "server", "key"), "x")  # fmt: skip
     return {
-        **first, **lists, **times, **numbers, **texts,
+        **first, **lists, **rows, **times, **numbers, **texts,
         "tenant": OTHER, "alias": chat, "author": "bot", "bare_id": claimed.reserved_id,
         "reserved_id": claimed.reserved_id, "bell": "another", "capacity": 9, "chat": chat,
         "detail": Json({}), "exit_policy": "direct", "from_me": True, "intent": "turn", "kind": "text",
         "late": False, "level": 3, "limit": 9, "locale": "en", "media": None, "month": START.date(),
         "place": 1, "raw": b"", "stale": False, "state": "sent", "text": claimed.text,
     }  # fmt: skip
+
+
+def _rows_about(at: Shop, bare_id: str | None) -> dict[str, Any]:
+    """What the queries that take a list of rows are given."""
+    chat, session = f"{ANA}@c.us", at.address.session
+    whose = {"place": 1, "id": THEIRS, "session": THEIRS, "conversation": THEIRS, "ticket": THEIRS}
+    message = {**whose, "id": THEIRS + 900, "sent_at": START, "author": "bot", "kind": "text",
+               "from_me": True, "bare_id": "x", "body": "x", "late": False,
+               "stamped_ms": 1, "entry_ms": 1, "entry_n": 1}  # fmt: skip
+    return {
+        "events": listed([{"place": 1, "session": session, "key": "m|0|new", "month": START.date()}]),
+        "seen": listed([{"session": session, "id": bare_id}]),
+        "chats": listed([{"session": THEIRS, "chat": chat, "kind": "direct"}]),
+        "lines": listed([{**whose, "what": "x", "detail": {}}]),
+        "intents": listed([{**whose, "intent": "turn", "key": "x"}]),
+        "messages": listed([message]),
+    }
 
 
 def _number_from(urls: Urls, number: int) -> None:

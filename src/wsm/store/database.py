@@ -10,13 +10,16 @@ no time-out of its own: its connection is cut here.
 """
 
 import asyncio
+import math
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import psycopg
 import psycopg_pool
 from psycopg.rows import namedtuple_row
@@ -29,6 +32,8 @@ LIMIT_MS = 5000
 DEAF_SECONDS = 12.0
 """When a transaction that the server should have ended at the latest after 10 s is cut off."""
 CHECK_SECONDS = 2.0
+ASK_AGAIN_SECONDS = 1.0
+"""How long after a check a connection is only looked at."""
 _OPTIONS = " ".join(
     f"-c {setting}"
     for setting in (
@@ -54,16 +59,49 @@ _AWAY = (
     _ERRORS.UndefinedFunction,
 )
 
+_BE_TENANT = b"select set_config('wsm.tenant', %(tenant)s, true)"
+
 Connection = psycopg.AsyncConnection[Any]
 
 
+class _Cursor(psycopg.AsyncCursor[Any]):
+    """A cursor that only queues its statement while a pipeline is open.
+
+    The driver's own looks at the socket after each one: a turn of the loop, which costs more than the
+    statement. Here all of them leave when the pipeline ends. Outside of a pipeline it is the driver's own.
+    """
+
+    def _execute_gen(self, query: Any, params: Any = None, **options: Any) -> Generator[Any, Any, None]:
+        if not self._conn._pipeline:  # noqa: SLF001 (written as the driver's own is)
+            yield from super()._execute_gen(query, params, **options)
+            return
+        yield from self._start_query(query)
+        converted = self._convert_query(query, params)
+        yield from self._maybe_prepare_gen(converted, prepare=options.get("prepare"))
+        self._last_query = query
+        yield from self._conn._prepared.maintain_gen(self._conn)  # noqa: SLF001
+
+
+class _Connection(psycopg.AsyncConnection[Any]):
+    """A connection that remembers when it was last known to live."""
+
+    seen_at = -math.inf
+
+
 class Transaction:
-    """An open transaction: queries by name, with `%(tenant)s` and `%(now)s` filled in."""
+    """An open transaction: queries by name, with `%(tenant)s` and `%(now)s` filled in.
+
+    What answers nothing can be put off (`later`): it travels with the next query that is waited for, or with
+    COMMIT, in the order in which it was said. A round trip costs more than most statements do.
+    """
 
     def __init__(self, connection: Connection, tenant: TenantId | None, now: datetime | None) -> None:
         self._connection = connection
         self.tenant = tenant
         self._now = now
+        self._put_off: list[tuple[bytes, dict[str, Any]]] = [(b"begin", {})]
+        if tenant is not None:
+            self._put_off.append((_BE_TENANT, {"tenant": str(tenant)}))
 
     @property
     def now(self) -> datetime:
@@ -74,26 +112,58 @@ class Transaction:
 
     async def rows(self, query: str, /, **values: Any) -> list[Any]:
         """Run a query and return its rows, with columns as attributes."""
-        return await (await self._execute(query, values)).fetchall()
+        [rows] = await self.each((query, values))
+        return rows
 
     async def row(self, query: str, /, **values: Any) -> Any:
         """Run a query and return its first row, None if there is none."""
-        return await (await self._execute(query, values)).fetchone()
+        return next(iter(await self.rows(query, **values)), None)
 
     async def run(self, query: str, /, **values: Any) -> int:
         """Run a statement and return how many rows it touched."""
-        return (await self._execute(query, values)).rowcount
+        [cursor] = await self._together([(QUERIES[query], self._filled(values))])
+        return cursor.rowcount
 
-    async def many(self, query: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Run one statement for every row of values, in one round trip."""
-        if rows:
-            filled = [self._filled(values) for values in rows]
-            await self._connection.cursor().executemany(QUERIES[query], filled)
+    async def each(self, *asked: tuple[str, Mapping[str, Any]]) -> list[list[Any]]:
+        """Run queries in one round trip, one after the other, and return the rows of each."""
+        cursors = await self._together([(QUERIES[query], self._filled(values)) for query, values in asked])
+        return [await cursor.fetchall() for cursor in cursors]
 
-    async def _execute(self, query: str, values: dict[str, Any]) -> psycopg.AsyncCursor[Any]:
-        return await self._connection.execute(QUERIES[query], self._filled(values))
+    def later(self, query: str, /, **values: Any) -> None:
+        """Put a statement off until the next query or COMMIT, which may then raise what it raises."""
+        self._put_off.append((QUERIES[query], self._filled(values)))
 
-    def _filled(self, values: dict[str, Any]) -> dict[str, Any]:
+    async def begin(self) -> None:
+        """Send what was put off."""
+        await self._together([])
+
+    async def commit(self) -> None:
+        """Commit with what was put off. Raises StoreUnavailable when the server rolled back instead."""
+        [cursor] = await self._together([(b"commit", {})])
+        if cursor.statusmessage != "COMMIT":
+            raise StoreUnavailable("rolled back")
+
+    async def _together(
+        self, asked: Sequence[tuple[bytes, dict[str, Any]]]
+    ) -> list[psycopg.AsyncCursor[Any]]:
+        """Send what was put off and what is asked; return the cursors of what is asked, filled.
+
+        The server runs them one by one, so each sees what was committed when its turn came: what is sent
+        behind the lock reads what the last holder left.
+        """
+        sent, self._put_off = [*self._put_off, *asked], []
+        if not sent:
+            return []
+        if len(sent) == 1:
+            return [await self._connection.execute(*sent[0])]
+        try:
+            async with self._connection.pipeline():
+                cursors = [await self._connection.execute(*each) for each in sent]
+        except _ERRORS.PipelineAborted as exc:
+            raise _first(exc) from None
+        return cursors[len(sent) - len(asked) :]
+
+    def _filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {"tenant": self.tenant, "now": self._now, **values}
 
 
@@ -111,7 +181,14 @@ class Database:
             max_idle=60,
             check=_check,
             configure=_configure,
-            kwargs={"options": _OPTIONS, "row_factory": namedtuple_row, "connect_timeout": 5},
+            connection_class=_Connection,
+            kwargs={
+                "options": _OPTIONS,
+                "cursor_factory": _Cursor,
+                "row_factory": namedtuple_row,
+                "connect_timeout": 5,
+                "autocommit": True,  # BEGIN and COMMIT are said here, so that they share round trips
+            },
         )
 
     async def open(self) -> None:
@@ -134,9 +211,11 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, tenant: TenantId | None = None, now: datetime | None = None
+        self, tenant: TenantId | None = None, now: datetime | None = None, *, at_once: bool = True
     ) -> AsyncIterator[Transaction]:
         """Open a transaction (READ COMMITTED): of one tenant, or of none, which sees what its role may.
+
+        at_once  False: BEGIN is put off too, until something is asked
 
         Commits on leaving, rolls back on an exception. Raises LaneBusy when the wait for a lock ran out,
         StoreUnavailable when the database is away, read-only or not migrated, or another time-out ran out;
@@ -145,10 +224,11 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 with cut_after(connection, self._deaf_seconds):
-                    if tenant is not None:
-                        await connection.execute("select set_config('wsm.tenant', %s, true)", [str(tenant)])
-                    yield Transaction(connection, tenant, now)
-                    await connection.commit()
+                    transaction = Transaction(connection, tenant, now)
+                    if at_once:
+                        await transaction.begin()
+                    yield transaction
+                    await transaction.commit()
         except _ERRORS.ProgramLimitExceeded:
             raise  # the statement's own fault, though the driver calls it operational
         except _ERRORS.LockNotAvailable as exc:
@@ -175,16 +255,47 @@ def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
         its.shutdown(socket.SHUT_RDWR)
 
 
-async def _check(connection: Connection) -> None:
-    """Check a connection before it is handed out."""
+async def _check(connection: _Connection) -> None:
+    """Check a connection before it is handed out.
+
+    One that was asked a moment ago is only looked at: a server that went away has closed it, or said so.
+    """
+    now = time.monotonic()
+    if now - connection.seen_at < ASK_AGAIN_SECONDS and _is_quiet(connection):
+        return
     with cut_after(connection, CHECK_SECONDS):
         await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+    connection.seen_at = now
+
+
+def _is_quiet(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether nothing waits to be read, not even the end."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as its:
+        try:
+            its.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 async def _configure(connection: Connection) -> None:
     if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         await connection.execute(f"set transaction_timeout = {LIMIT_MS * 2}".encode())
         await connection.commit()
+
+
+def _first(exc: BaseException) -> BaseException:
+    """Return the error that aborted a pipeline: the driver raises that of a later statement in its place."""
+    while isinstance(exc, _ERRORS.PipelineAborted) and exc.__context__ is not None:
+        exc = exc.__context__
+    return exc
+
+
+def listed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as the one JSON argument that json_to_recordset takes apart; bytes become base64."""
+    return msgspec.json.encode(rows).decode()
 
 
 def clean(text: str) -> str:

@@ -5,14 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from psycopg.types.json import Json
 
 from wsm.core.events import MessageEdited, MessageReacted, MessageReceived, MessageRevoked, PollVoted
 from wsm.core.ids import BareId, SessionName
 from wsm.core.outbox import IntentState
 from wsm.core.turn import Record
-from wsm.store.database import Transaction, clean
+from wsm.store.database import Transaction, clean, listed
 from wsm.wire.waha import message_key
+
+_DOUBTFUL = frozenset({IntentState.SENDING, IntentState.INDETERMINATE})
 
 
 def moment(milliseconds: int) -> datetime:
@@ -20,19 +21,25 @@ def moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-async def write(
+def write(
     transaction: Transaction,
     sessions: Mapping[SessionName, int],
+    numbers: Mapping[tuple[int, str], int],
     records: Sequence[tuple[Record, int | None]],
 ) -> None:
-    """Insert rows of history, each with the ticket that was open when it was handled."""
+    """Put rows of history into the transaction, each with the ticket that was open when it was handled.
+
+    numbers  the rows' ids by session and key, as `first_seen` gave them out
+    """
     rows = []
     for record, ticket in records:
         event = record.event
+        session = sessions[event.session]
         rows.append(
             {
+                "id": numbers[session, event.key],
                 "sent_at": moment(event.order.sent_at_ms),
-                "session": sessions[event.session],
+                "session": session,
                 "conversation": record.conversation,
                 "ticket": ticket,
                 "author": record.author,
@@ -43,93 +50,80 @@ async def write(
                 "entry_ms": event.order.entry[0],
                 "entry_n": event.order.entry[1],
                 "raw": event.raw,
-                "key": event.key,
                 **_content(record),
             }
         )
-    await transaction.many("add_message", rows)
+    if rows:
+        transaction.later("add_messages", messages=listed(rows))
 
 
 def _content(record: Record) -> dict[str, Any]:
     """The columns that depend on what kind of fact it is."""
     event = record.event
-    content: dict[str, Any] = {"target": None, "participant": None, "media": None, "body": ""}
     match event:
         case MessageReceived():
-            media = Json(msgspec.to_builtins(event.media)) if event.media else None
-            content |= {"kind": event.kind, "body": clean(event.body), "media": media}
-            content |= {"participant": event.participant, "target": event.reply_to}
+            media = msgspec.to_builtins(event.media) if event.media else None
+            return {"kind": event.kind, "body": clean(event.body), "media": media,
+                    "participant": event.participant, "target": event.reply_to}  # fmt: skip
         case MessageEdited():
-            content |= {"kind": "edit", "body": clean(event.body), "target": event.target}
+            return {"kind": "edit", "body": clean(event.body), "target": event.target}
         case MessageRevoked():
-            content |= {"kind": "revoke", "target": event.target}
+            return {"kind": "revoke", "body": "", "target": event.target}
         case MessageReacted():
-            content |= {"kind": "reaction", "body": clean(event.text), "target": event.target}
+            return {"kind": "reaction", "body": clean(event.text), "target": event.target}
         case PollVoted():
-            content |= {"kind": "vote", "body": clean("; ".join(event.options)), "target": event.target}
-    return content
+            return {"kind": "vote", "body": clean("; ".join(event.options)), "target": event.target}
 
 
-async def settle_by_id(transaction: Transaction, session: int, bare_id: BareId) -> bool:
-    """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
-    row = await transaction.row("unsent_by_id", session=session, bare_id=bare_id)
-    if row is None:
-        return False
-    await record_sent(transaction, row.id, bare_id)
-    return True
+class Evidence:
+    """The intents that a turn's own messages and acks may show to have left. Rows of the query `evidence`."""
 
+    def __init__(self, transaction: Transaction, rows: Sequence[Any]) -> None:
+        self._transaction = transaction
+        self._open = [row for row in rows if row.state != IntentState.SENT]
+        self.own_ids = frozenset(BareId(row.reserved_id) for row in rows if row.reserved_id is not None)
+        """Which of the ids wsm itself has reserved or sent."""
 
-async def settle_by_echo(
-    transaction: Transaction, session: int, conversation: int, bare_id: BareId, text: str
-) -> bool:
-    """Settle the intent in doubt that an own message is the echo of: by its id, else by its text.
+    def by_id(self, session: int, bare_id: BareId) -> bool:
+        """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
+        return self._settle(
+            [row for row in self._open if row.session_id == session and row.reserved_id == bare_id], bare_id
+        )
 
-    By text only where no id was reserved: an engine without own ids, and the same chat.
-    """
-    if await settle_by_id(transaction, session, bare_id):
+    def by_echo(self, session: int, conversation: int, bare_id: BareId, text: str) -> bool:
+        """Settle the intent in doubt that an own message is the echo of: by its id, else by its text.
+
+        By text only where no id was reserved: an engine without own ids, and the same chat.
+        """
+        return self.by_id(session, bare_id) or self._settle(
+            [
+                row
+                for row in self._open
+                if row.reserved_id is None
+                and row.state in _DOUBTFUL
+                and (row.session_id, row.conversation_id, row.body) == (session, conversation, text)
+            ],
+            bare_id,
+        )
+
+    def _settle(self, found: Sequence[Any], bare_id: BareId) -> bool:
+        if not found:
+            return False
+        self._open.remove(found[0])
+        record_sent(self._transaction, found[0].id, bare_id)
         return True
-    row = await transaction.row("doubtful_by_text", session=session, conversation=conversation, text=text)
-    if row is None:
-        return False
-    await record_sent(transaction, row.id, bare_id)
-    return True
 
 
-async def record_sent(transaction: Transaction, intent: int, bare_id: BareId) -> None:
+def record_sent(transaction: Transaction, intent: int, bare_id: BareId) -> None:
     """Mark an intent as sent under `bare_id` and put it into the history, unless its echo did that already.
 
     The caller holds the tenant's lock. Repeating it changes nothing.
     """
-    row = await transaction.row("intent_for_settling", id=intent)
-    if row is None or row.state == IntentState.SENT:
-        return
-    await transaction.run(
-        "settle_intent", id=intent, state=IntentState.SENT, reason=None, bare_id=bare_id, not_before=None
-    )
-    if row.place is not None:
-        await transaction.run("told_place", ticket=row.ticket_id, place=row.place)
-    key = message_key(bare_id, from_me=True)
-    if await transaction.row("first_seen", sessions=[row.session_id], keys=[key]) is None:
-        return
-    milliseconds = int(transaction.now.timestamp() * 1000)
-    await transaction.run(
-        "add_message",
-        sent_at=transaction.now.replace(microsecond=0),  # whole seconds, as the gateways' own
-        session=row.session_id,
-        conversation=row.conversation_id,
-        ticket=row.ticket_id,
-        author="bot",
-        kind="text",
-        from_me=True,
+    transaction.later(
+        "record_sent",
+        id=intent,
         bare_id=bare_id,
-        target=None,
-        participant=None,
-        body=row.body,
-        media=None,
-        late=False,
-        stamped_ms=milliseconds,
-        entry_ms=milliseconds,
-        entry_n=0,
-        raw=None,
-        key=key,
+        key=message_key(bare_id, from_me=True),
+        sent_at=transaction.now.replace(microsecond=0),  # whole seconds, as the gateways' own
+        stamped_ms=int(transaction.now.timestamp() * 1000),
     )

@@ -6,19 +6,28 @@ the second waits for the lock and finds only duplicates. Everything that decides
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-
-from psycopg.types.json import Json
+from datetime import date, datetime
+from typing import Any
 
 from wsm.core.attendance import Did, Effect, Line, Spot
 from wsm.core.conversation import State
 from wsm.core.errors import NotFound
-from wsm.core.events import ChatKind, Event, MessageAcked, MessageReceived, Order, SessionStatusReported
+from wsm.core.events import (
+    ChatKind,
+    CloseAsked,
+    Event,
+    HistoryEvent,
+    MessageAcked,
+    MessageReceived,
+    Order,
+    SessionStatusReported,
+)
 from wsm.core.ids import BareId, ChatId, SessionName, TenantId
 from wsm.core.outbox import NOTICE_LIFETIME
 from wsm.core.turn import Chats, Conversation, Record, Step
 from wsm.store import history
-from wsm.store.database import Database, Transaction, clean
+from wsm.store.database import Database, Transaction, clean, listed
+from wsm.store.history import Evidence
 
 _INTENT_OF = {Did.TELL_TURN: "turn", Did.TELL_PLACE: "place"}
 _STATE_AFTER = {
@@ -27,18 +36,19 @@ _STATE_AFTER = {
     Did.SERVED: State.SERVED,
     Did.CLOSED: State.CLOSED,
 }
+_OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING})
 
 
 @asynccontextmanager
 async def locked(database: Database, tenant: TenantId, now: datetime) -> AsyncIterator[Transaction]:
     """Open a tenant's transaction that holds his lock until it ends.
 
-    The lock is a statement of its own: what is read after it is what the last holder committed. Waits up to
-    5 s for another turn, claim or settlement of the same tenant; raises LaneBusy then, StoreUnavailable when
-    the database is away.
+    The lock is a statement of its own, sent ahead of the first query: what is read after it is what the last
+    holder committed. That query waits up to 5 s for another turn, claim or settlement of the same tenant; it
+    raises LaneBusy then, StoreUnavailable when the database is away.
     """
-    async with database.transaction(tenant, now) as transaction:
-        await transaction.run("lock_lane")
+    async with database.transaction(tenant, now, at_once=False) as transaction:
+        transaction.later("lock_lane")
         yield transaction
 
 
@@ -46,8 +56,7 @@ async def locked(database: Database, tenant: TenantId, now: datetime) -> AsyncIt
 async def open_lane(database: Database, tenant: TenantId, now: datetime) -> AsyncIterator["Lane"]:
     """Open the locked transaction of one turn. Raises what `locked` raises."""
     async with locked(database, tenant, now) as transaction:
-        rows = await transaction.rows("sessions_of_tenant")
-        yield Lane(transaction, {row.name: row.id for row in rows})
+        yield Lane(transaction)
 
 
 async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[str]) -> Mapping[str, int]:
@@ -58,27 +67,57 @@ async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[st
 
 
 class Lane:
-    """What a turn reads and writes. Every method may raise StoreUnavailable; nothing is kept then."""
+    """What a turn reads and writes.
 
-    def __init__(self, transaction: Transaction, sessions: Mapping[SessionName, int]) -> None:
+    It is read in one round trip (`first_seen`), and one more when somebody is new or enters the line; what is
+    written travels with COMMIT. So everything here may raise StoreUnavailable, the end of the lane too;
+    nothing is kept then.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
-        self._sessions = sessions
-        self._queue = 0
+        self._sessions: dict[SessionName, int] = {}
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._people: list[Any] = []
+        self._line: list[Any] = []
+        self._evidence = Evidence(transaction, ())
         self._tickets: dict[int, int] = {}
-        self._handled: dict[int, Order] = {}
+        self._chats: dict[tuple[int, int], Conversation] = {}
+        self._found: dict[int, tuple[State, ChatId, Order, ChatId]] = {}
+        self._opened: dict[int, int] = {}
 
-    async def first_seen(self, events: Sequence[Event]) -> list[Event]:
-        """Return the events that count for the first time, and mark them as seen."""
-        distinct = {(self._session(event.session), event.key): event for event in reversed(events)}
-        fresh = await self._transaction.rows(
-            "first_seen",
-            sessions=[session for session, _ in distinct],
-            keys=[key for _, key in distinct],
-        )
-        return [distinct[row.session_id, row.key] for row in fresh]
+    async def first_seen(self, events: Sequence[Event], stale: Sequence[Event] = ()) -> list[Event]:
+        """Return the events that count for the first time, and mark them as seen.
+
+        Reads everything that a turn of these events needs on the way. stale: what is only kept.
+        """
+        distinct = {(event.session, event.key): event for event in reversed(events)}
+        ordered = sorted(distinct.values(), key=lambda event: event.order)
+        seen = [
+            {"place": place, "session": event.session, "key": event.key, "month": _month(event)}
+            for place, event in enumerate(ordered)
+        ]
+        names = list({event.session for event in (*events, *stale)})
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("sessions_of_tenant", {"names": names}),
+            ("first_seen", {"events": listed(seen)}),
+        ]
+        moving = [event for event in events if isinstance(event, HistoryEvent | CloseAsked)]
+        if moving:
+            asked += [("known_chats", {"names": names, "aliases": _aliases(moving)}), ("open_line", {})]
+        if own := _own(events):
+            asked.append(("evidence", {"seen": listed(own)}))
+        answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
+        self._sessions = {row.name: row.id for row in answers["sessions_of_tenant"]}
+        for name in names:
+            self._session(name)
+        self._people, self._line = answers.get("known_chats", []), answers.get("open_line", [])
+        self._evidence = Evidence(self._transaction, answers.get("evidence", []))
+        self._numbers = {(row.session_id, row.key): row.message_id for row in answers["first_seen"]}
+        return [event for event in ordered if (self._sessions[event.session], event.key) in self._numbers]
 
     async def chats(self, events: Sequence[Event], kinds: Mapping[ChatId, ChatKind]) -> Chats:
-        """Find or make the conversation of every chat among `events`.
+        """Find or make the conversation of every chat among `events`, which are among those first seen.
 
         A twin id in a direct chat's message makes both ids aliases of one contact from then on; elsewhere it
         is a member's. An ask to close a chat that nobody ever wrote in makes nothing.
@@ -92,172 +131,218 @@ class Lane:
         names = {event.chat: event.push_name for event in messages if event.push_name and not event.from_me}
         chats = sorted({(event.session, event.chat) for event in events if event.chat is not None})
         written = {event.chat for event in events if event.chat in kinds}
-        aliases = [*{chat for _, chat in chats}, *twins.values()]
-        rows = await self._transaction.rows("contacts_by_alias", aliases=aliases)
-        contacts = {row.alias: row.contact_id for row in rows}
+        contacts: dict[str, int] = {row.alias: row.contact_id for row in self._people}
         added: dict[str, int] = {}
+        people: dict[int, str | None] = {}
         for chat in sorted({chat for _, chat in chats}):
             both = [alias for alias in (chat, twins.get(chat)) if alias]
             contact = next((contacts[alias] for alias in both if alias in contacts), None)
             if contact is None and chat in written:
-                name = clean(names[chat]) if chat in names else None
-                contact = (await self._transaction.row("add_contact", name=name)).id
+                contact = -1 - len(people)  # until he has a number
+                people[contact] = clean(names[chat]) if chat in names else None
             if contact is not None:
                 added |= {alias: contact for alias in both if alias not in contacts}
                 contacts |= added
-        if added:
-            await self._transaction.run("add_aliases", aliases=list(added), contacts=list(added.values()))
-        return await self._conversations([pair for pair in chats if pair[1] in contacts], contacts, kinds)
+        await self._found_conversations(
+            {(self._session(session), contacts[chat]): chat for session, chat in chats if chat in contacts},
+            kinds, people, added,
+        )  # fmt: skip
+        return {
+            (name, chat): self._chats[self._session(name), contacts[chat]]
+            for name, chat in chats
+            if chat in contacts
+        }
 
-    async def _conversations(
+    async def _found_conversations(
         self,
-        chats: Sequence[tuple[SessionName, ChatId]],
-        contacts: Mapping[str, int],
+        wanted: Mapping[tuple[int, int], ChatId],
         kinds: Mapping[ChatId, ChatKind],
-    ) -> Chats:
-        """Two ids of one contact are one conversation; the id seen last is the one that is answered."""
-        one_each = {(self._session(session), contacts[chat]): chat for session, chat in chats}
-        rows = await self._transaction.rows(
-            "conversations_of_contacts",
-            sessions=[session for session, _ in one_each],
-            contacts=[contact for _, contact in one_each],
-            chats=list(one_each.values()),
-            kinds=[kinds.get(chat, ChatKind.DIRECT) for chat in one_each.values()],
-        )
-        found = {}
-        for row in rows:
+        people: Mapping[int, str | None],
+        added: Mapping[str, int],
+    ) -> None:
+        """Load or make the conversations of (session, contact).
+
+        Two ids of one contact are one conversation; the id seen last is the one that is answered.
+
+        wanted  with the chat that is answered
+        people  contacts to make, by a number below 0, with their names
+        added   aliases to make, with their contacts
+        """
+        known = {(row.session_id, row.contact_id): row for row in self._people if row.id is not None}
+        if aliases := {alias: contact for alias, contact in added.items() if contact >= 0}:
+            self._transaction.later("add_aliases", aliases=list(aliases), contacts=list(aliases.values()))
+        asked: list[tuple[str, dict[str, Any]]] = []
+        made: list[list[tuple[int, int]]] = []
+        for contact, name in people.items():
+            own = [alias for alias, whose in added.items() if whose == contact]
+            pairs = [pair for pair in wanted if pair[1] == contact]
+            chats = [
+                {"session": pair[0], "chat": wanted[pair], "kind": kinds.get(wanted[pair], ChatKind.DIRECT)}
+                for pair in pairs
+            ]
+            asked.append(("add_contact", {"name": name, "aliases": own, "chats": listed(chats)}))
+            made.append(pairs)
+        for pair in wanted.keys() - known.keys():
+            if pair[1] >= 0:
+                kind = kinds.get(wanted[pair], ChatKind.DIRECT)
+                values = {"session": pair[0], "contact": pair[1], "chat": wanted[pair], "kind": kind}
+                asked.append(("add_conversation", values))
+                made.append([pair])
+        rows = await self._transaction.each(*asked) if asked else []
+        for pairs, new in zip(made, rows, strict=True):
+            by_session = {row.session_id: row for row in new}
+            known |= {pair: by_session[pair[0]] for pair in pairs}
+        for pair, chat in wanted.items():
+            row = known[pair]
             handled = Order(
                 row.handled_sent_ms, row.handled_stamped_ms, (row.handled_entry_ms, row.handled_entry_n)
             )
-            self._handled[row.id] = handled
-            conversation = Conversation(row.id, ChatKind(row.kind), State(row.state), handled)
-            found[row.session_id, row.contact_id] = conversation
-        return {(name, chat): found[self._session(name), contacts[chat]] for name, chat in chats}
+            self._found[row.id] = (State(row.state), row.chat_id, handled, chat)
+            self._chats[pair] = Conversation(row.id, ChatKind(row.kind), State(row.state), handled)
 
-    async def line(self) -> Line:
-        """Read the tenant's line: the open tickets of his queue, in order of entry."""
-        queue = await self._transaction.row("queue_of_tenant")
-        self._queue = queue.id
-        rows = await self._transaction.rows("open_line", queue=queue.id)
-        self._tickets = {row.conversation_id: row.id for row in rows}
-        return Line(queue.capacity, [Spot(row.conversation_id, State(row.state)) for row in rows])
+    def line(self) -> Line:
+        """Return the tenant's line: the open tickets of his queue, in order of entry."""
+        tickets = [row for row in self._line if row.id is not None]
+        self._tickets = {row.conversation_id: row.id for row in tickets}
+        return Line(self._line[0].capacity, [Spot(row.conversation_id, State(row.state)) for row in tickets])
 
-    async def own_ids(self, events: Iterable[Event]) -> frozenset[BareId]:
-        """Return which of the own messages among `events` wsm itself has reserved or sent."""
-        ids = [event.id for event in events if isinstance(event, MessageReceived) and event.from_me]
-        rows = await self._transaction.rows("reserved_of", ids=ids) if ids else []
-        return frozenset(row.reserved_id for row in rows)
+    def own_ids(self) -> frozenset[BareId]:
+        """Return which of the ids of own messages and acks wsm itself has reserved or sent."""
+        return self._evidence.own_ids
 
     async def perform(self, steps: Sequence[Step], chats: Chats) -> None:
         """Write what was decided, in its order."""
         records: list[tuple[Record, int | None]] = []
         states: dict[int, State] = {}
+        await self._open_first(steps)
+        audit: list[dict[str, Any]] = []
+        intents: list[dict[str, Any]] = []
         for step in steps:
             if isinstance(step, Record):
                 records.append((step, self._tickets.get(step.conversation)))
+            elif step.did in _INTENT_OF:
+                intents.append({"place": len(intents), **self._intent(step)})
             else:
-                await self._effect(step)
-                if step.did in _STATE_AFTER:
-                    states[step.conversation] = _STATE_AFTER[step.did]
-        await history.write(self._transaction, self._sessions, records)
-        moved = {chat.id: chat.handled for chat in chats.values() if chat.handled != self._handled[chat.id]}
-        await self._transaction.many("move_conversation", [_handled(*item) for item in moved.items()])
-        changed = [{"id": conversation, "state": state} for conversation, state in states.items()]
-        await self._transaction.many("set_state", changed)
+                audit.append({"place": len(audit), **await self._move(step)})
+                states[step.conversation] = _STATE_AFTER[step.did]
+        history.write(self._transaction, self._sessions, self._numbers, records)
+        if audit:
+            self._transaction.later("write_audit", lines=listed(audit))
+        if intents:
+            expires_at = self._transaction.now + NOTICE_LIFETIME
+            self._transaction.later("add_intents", intents=listed(intents), expires_at=expires_at)
+        for conversation in {chat.id: chat for chat in chats.values()}.values():
+            states.pop(conversation.id, None)
+            self._keep_conversation(conversation)
+        for number, state in states.items():
+            self._transaction.later("set_state", id=number, state=state)
 
-    async def _effect(self, effect: Effect) -> None:
+    async def _open_first(self, steps: Sequence[Step]) -> None:
+        """Open every ticket that is the first change of its conversation, all in one round trip."""
+        first: dict[int, Effect] = {}
+        for step in steps:
+            if isinstance(step, Effect) and step.did in _STATE_AFTER:
+                first.setdefault(step.conversation, step)
+        opening = [step for step in first.values() if step.did in _OPENS]
+        if opening:
+            rows = await self._transaction.each(*(("open_ticket", self._opening(step)) for step in opening))
+            self._opened = {step.conversation: row.id for step, [row] in zip(opening, rows, strict=True)}
+
+    def _opening(self, effect: Effect) -> dict[str, Any]:
+        return {
+            "queue": self._line[0].queue,
+            "conversation": effect.conversation,
+            "state": _STATE_AFTER[effect.did],
+        }
+
+    async def _move(self, effect: Effect) -> dict[str, Any]:
+        """Change a ticket and return its line of the audit."""
         ticket = self._tickets.get(effect.conversation)
-        if effect.did in _INTENT_OF:
-            await self._intend(effect, ticket)
-            return
-        if effect.did in {Did.OPENED_SERVED, Did.OPENED_WAITING}:
-            row = await self._transaction.row(
-                "open_ticket",
-                queue=self._queue,
-                conversation=effect.conversation,
-                state=_STATE_AFTER[effect.did],
-            )
-            ticket = self._tickets[effect.conversation] = row.id
+        if effect.did in _OPENS:
+            ticket = self._opened.pop(effect.conversation, None)
+            if ticket is None:  # closed in this turn, and open once more
+                ticket = (await self._transaction.row("open_ticket", **self._opening(effect))).id
+            self._tickets[effect.conversation] = ticket
         elif effect.did is Did.SERVED:
-            await self._transaction.run("serve_ticket", ticket=ticket)
+            self._transaction.later("serve_ticket", ticket=ticket)
         else:
-            await self._transaction.run("close_ticket", ticket=ticket, by=effect.by)
+            self._transaction.later("close_ticket", ticket=ticket, by=effect.by)
             del self._tickets[effect.conversation]
-        await self._transaction.run(
-            "write_audit",
-            what=effect.did,
-            conversation=effect.conversation,
-            ticket=ticket,
-            detail=Json({"by": effect.by} if effect.by else {}),
-        )
+        detail = {"by": effect.by} if effect.by else {}
+        return {
+            "what": effect.did, "conversation": effect.conversation, "ticket": ticket, "detail": detail
+        }  # fmt: skip
 
-    async def _intend(self, effect: Effect, ticket: int | None) -> None:
-        """Write an intent. A place that is still to be told is told once, with the number it then has."""
-        intent = _INTENT_OF[effect.did]
+    def _intent(self, effect: Effect) -> dict[str, Any]:
+        """Describe an intent. A place that is still to be told is told once, with the number it then has."""
+        intent, ticket = _INTENT_OF[effect.did], self._tickets.get(effect.conversation)
         mark = f":{self._transaction.now.timestamp():.6f}" if intent == "place" else ""
-        await self._transaction.run(
-            "add_intent",
-            conversation=effect.conversation,
-            ticket=ticket,
-            intent=intent,
-            key=f"{intent}:{ticket}{mark}",
-            expires_at=self._transaction.now + NOTICE_LIFETIME,
-        )
+        return {"conversation": effect.conversation, "ticket": ticket, "intent": intent,
+                "key": f"{intent}:{ticket}{mark}"}  # fmt: skip
 
-    async def keep(self, events: Iterable[Event], *, stale: bool = False) -> None:
+    def _keep_conversation(self, conversation: Conversation) -> None:
+        """Write a conversation that has moved, or is now answered under another id."""
+        state, answered, handled, chat = self._found[conversation.id]
+        if (conversation.state, conversation.handled, chat) != (state, handled, answered):
+            its = conversation.handled
+            self._transaction.later(
+                "move_conversation",
+                id=conversation.id,
+                state=conversation.state,
+                chat=chat,
+                sent_ms=its.sent_at_ms,
+                stamped_ms=its.stamped_at_ms,
+                entry_ms=its.entry[0],
+                entry_n=its.entry[1],
+            )
+
+    def keep(self, events: Iterable[Event], *, stale: bool = False) -> None:
         """Keep events of the session, or stale ones of any kind, as they came. Repeats are one row."""
-        rows = [
-            {
-                "session": self._session(event.session),
-                "name": clean(event.name),
-                "chat": clean(event.chat) if event.chat else None,
-                "key": event.key,
-                "at": history.moment(event.order.stamped_at_ms),
-                "stale": stale,
-                "raw": event.raw,
-            }
-            for event in events
-        ]
-        await self._transaction.many("keep_event", rows)
+        for event in events:
+            self._transaction.later(
+                "keep_event",
+                session=self._session(event.session),
+                name=clean(event.name),
+                chat=clean(event.chat) if event.chat else None,
+                key=event.key,
+                at=history.moment(event.order.stamped_at_ms),
+                stale=stale,
+                raw=event.raw,
+            )
 
-    async def note_acks(self, acks: Sequence[MessageAcked]) -> None:
+    def note_acks(self, acks: Iterable[MessageAcked]) -> None:
         """Keep acks, also of messages not known yet; one of an own message is evidence that it has left."""
-        rows = [
-            {
-                "session": self._session(ack.session),
-                "from_me": ack.from_me,
-                "bare_id": ack.id,
-                "participant": ack.participant or "",
-                "level": ack.level,
-                "at": history.moment(ack.order.stamped_at_ms),
-            }
-            for ack in acks
-        ]
-        await self._transaction.many("add_ack", rows)
         for ack in acks:
+            session = self._session(ack.session)
+            self._transaction.later(
+                "add_ack",
+                session=session,
+                from_me=ack.from_me,
+                bare_id=ack.id,
+                participant=ack.participant or "",
+                level=ack.level,
+                at=history.moment(ack.order.stamped_at_ms),
+            )
             if ack.from_me and ack.level >= 0:
-                await history.settle_by_id(self._transaction, self._session(ack.session), ack.id)
+                self._evidence.by_id(session, ack.id)
 
-    async def note_own(self, steps: Iterable[Step]) -> None:
+    def note_own(self, steps: Iterable[Step]) -> None:
         """Take own messages among `steps` as evidence for intents in doubt."""
         for step in steps:
             if isinstance(step, Record) and isinstance(step.event, MessageReceived) and step.event.from_me:
-                event, session = step.event, self._session(step.event.session)
-                text = clean(event.body)
-                await history.settle_by_echo(self._transaction, session, step.conversation, event.id, text)
+                session = self._session(step.event.session)
+                self._evidence.by_echo(session, step.conversation, step.event.id, clean(step.event.body))
 
-    async def observe(self, events: Iterable[SessionStatusReported]) -> None:
+    def observe(self, events: Iterable[SessionStatusReported]) -> None:
         """Remember the newest status of each session."""
-        rows = [
-            {
-                "session": self._session(event.session),
-                "status": clean(event.status),
-                "at_ms": event.at_ms,
-                "engine": event.engine,
-            }
-            for event in events
-        ]
-        await self._transaction.many("observe_session", rows)
+        for event in events:
+            self._transaction.later(
+                "observe_session",
+                session=self._session(event.session),
+                status=clean(event.status),
+                at_ms=event.at_ms,
+                engine=event.engine,
+            )
 
     def _session(self, name: SessionName) -> int:
         try:
@@ -266,11 +351,22 @@ class Lane:
             raise NotFound(f"tenant {self._transaction.tenant} has no session {name}") from None
 
 
-def _handled(conversation: int, handled: Order) -> dict[str, int]:
-    return {
-        "id": conversation,
-        "sent_ms": handled.sent_at_ms,
-        "stamped_ms": handled.stamped_at_ms,
-        "entry_ms": handled.entry[0],
-        "entry_n": handled.entry[1],
-    }
+def _month(event: Event) -> date | None:
+    """The month of history that an event becomes a row of, None for one that does not."""
+    if not isinstance(event, HistoryEvent):
+        return None
+    return history.moment(event.order.sent_at_ms).date().replace(day=1)
+
+
+def _aliases(events: Iterable[Event]) -> list[str]:
+    twins = {event.twin for event in events if isinstance(event, MessageReceived)}
+    return sorted({str(alias) for alias in (*twins, *(event.chat for event in events)) if alias})
+
+
+def _own(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """What may be evidence: the own messages among events, and their acks."""
+    return [
+        {"session": event.session, "id": event.id}
+        for event in events
+        if isinstance(event, MessageReceived | MessageAcked) and event.from_me
+    ]

@@ -4,11 +4,11 @@ Nothing here calls a gateway: a claim is one transaction, the call is outside of
 another one. What a customer reads is rendered in the claim, from the line as it is in that moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg.types.json import Json
+import msgspec
 
 from wsm.core.attendance import place_to_tell
 from wsm.core.conversation import State
@@ -27,15 +27,41 @@ Session = tuple[int, SessionAddress, ServerName]
 """A session with something to do: its row, its address, its server."""
 
 
-async def survey(database: Database, tenant: TenantId, bell: str, now: datetime) -> list[Session]:
-    """Doubt what another bell left in mid-call, end what expired, and list the sessions with work due."""
+class Due(msgspec.Struct, frozen=True):
+    """A session with work due.
+
+    doubts   some of it is to be looked up
+    claimed  its next intent, where an id was at hand
+    """
+
+    session: Session
+    doubts: bool
+    claimed: Claimed | None
+
+
+async def survey(
+    database: Database, tenant: TenantId, bell: str, reserved: Mapping[int, BareId | None], now: datetime
+) -> list[Due]:
+    """Doubt what another bell left in mid-call, end what expired, and list the sessions with work due.
+
+    reserved  ids at hand, by session (None: its engine has none); where nothing is in doubt the next intent
+              of such a session is claimed on the way, as `claim` does
+    """
     async with locked(database, tenant, now) as transaction:
-        await transaction.run("abandon", bell=bell)
-        await transaction.run("expire")
-        rows = await transaction.rows("due_sessions")
-        return [
-            (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server)) for row in rows
-        ]
+        transaction.later("abandon", bell=bell)
+        transaction.later("expire")
+        asked = [("next_pending", {"session": session}) for session in reserved]
+        rows, *pending = await transaction.each(("due_sessions", {}), *asked)
+        heads = {session: head for session, [*found] in zip(reserved, pending, strict=True) for head in found}
+        found = []
+        for row in rows:
+            session = (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server))
+            head, claimed = heads.get(row.id), None
+            if head is not None and not row.doubts:
+                claimed = _claimed(transaction, session, bell, reserved[row.id], head)
+            if row.doubts or row.pending:
+                found.append(Due(session, row.doubts, claimed))
+        return found
 
 
 async def claim(
@@ -48,54 +74,71 @@ async def claim(
 
     In order per chat, one in flight per session. Intents that are no longer true are dropped on the way.
     """
-    session_id, address, _ = session
-    async with locked(database, address.tenant, now) as transaction:
-        while (row := await transaction.row("next_pending", session=session_id)) is not None:
-            text, place = await _render(transaction, row)
-            if text is None:
-                await transaction.run("drop_intent", id=row.id, reason="no longer true")
-                continue
-            reserved = row.reserved_id or fresh_id
-            await transaction.run(
-                "claim_intent",
-                id=row.id,
-                bell=bell,
-                look_again=now + _LOOK_AFTER_A_CLAIM,
-                reserved_id=reserved,
-                chat=row.chat_id,
-                body=text,
-                place=place,
-            )
-            detail = Json({"place": place, "intent": row.id})
-            await transaction.run(
-                "write_audit",
-                what=f"claimed.{row.intent}",
-                conversation=row.conversation_id,
-                ticket=row.ticket_id,
-                detail=detail,
-            )
-            return Claimed(
-                id=row.id,
-                address=address,
-                session_id=session_id,
-                chat=ChatId(row.chat_id),
-                intent=row.intent,
-                text=text,
-                reserved_id=reserved,
-                attempt=row.attempts + 1,
-            )
+    async with locked(database, session[1].tenant, now) as transaction:
+        return await _claim(transaction, session, bell, fresh_id)
+
+
+async def sent_and_claim(
+    database: Database,
+    session: Session,
+    bell: str,
+    sent: Claimed,
+    bare_id: BareId,
+    fresh_id: BareId | None,
+    now: datetime,
+) -> Claimed | None:
+    """Write that an intent was sent, and claim the next one in the same transaction, as `claim` does."""
+    async with locked(database, session[1].tenant, now) as transaction:
+        history.record_sent(transaction, sent.id, bare_id)
+        return await _claim(transaction, session, bell, fresh_id)
+
+
+async def _claim(
+    transaction: Transaction, session: Session, bell: str, fresh_id: BareId | None
+) -> Claimed | None:
+    while (row := await transaction.row("next_pending", session=session[0])) is not None:
+        if claimed := _claimed(transaction, session, bell, fresh_id, row):
+            return claimed
+        transaction.later("drop_intent", id=row.id, reason="no longer true")
     return None
 
 
-async def _render(transaction: Transaction, row: Any) -> tuple[str | None, int | None]:
+def _claimed(
+    transaction: Transaction, session: Session, bell: str, fresh_id: BareId | None, row: Any
+) -> Claimed | None:
+    """Claim an intent, unless there is nothing true to say any more."""
+    text, place = _rendered(row)
+    if text is None:
+        return None
+    reserved = row.reserved_id or fresh_id
+    transaction.later(
+        "claim_intent",
+        id=row.id,
+        bell=bell,
+        look_again=transaction.now + _LOOK_AFTER_A_CLAIM,
+        reserved_id=reserved,
+        chat=row.chat_id,
+        body=text,
+        place=place,
+    )
+    return Claimed(
+        id=row.id,
+        address=session[1],
+        session_id=session[0],
+        chat=ChatId(row.chat_id),
+        intent=row.intent,
+        text=text,
+        reserved_id=reserved,
+        attempt=row.attempts + 1,
+    )
+
+
+def _rendered(row: Any) -> tuple[str | None, int | None]:
     """Return the text that is true now and the place it tells, or None when there is nothing true to say."""
     if row.intent == "turn":
         true = row.ticket_state == State.SERVED
         return (render("turn", row.locale, row.templates) if true else None), None
-    place = None
-    if row.ticket_state == State.WAITING:
-        ahead = await transaction.row("place_of", queue=row.queue_id, entered_at=row.entered_at, seq=row.seq)
-        place = place_to_tell(ahead.count, row.told_place)
+    place = place_to_tell(row.place, row.told_place)
     if place is None:
         return None, None
     name = "entry" if row.told_place is None else "next" if place == 1 else "update"
@@ -135,19 +178,18 @@ async def settle(
     """
     async with locked(database, tenant, now) as transaction:
         if outcome.state is IntentState.SENT and outcome.bare_id is not None:
-            await history.record_sent(transaction, intent, outcome.bare_id)
+            history.record_sent(transaction, intent, outcome.bare_id)
             return
         row = await transaction.row("intent_for_settling", id=intent)
         if row.attempts != attempt or row.state not in {IntentState.SENDING, IntentState.INDETERMINATE}:
             return
         if outcome.state is IntentState.PENDING:
-            await transaction.run("drop_merged", id=intent)
-        await transaction.run(
+            transaction.later("drop_merged", id=intent)
+        transaction.later(
             "settle_intent",
             id=intent,
             state=outcome.state,
             reason=outcome.reason,
-            bare_id=None,
             not_before=outcome.not_before,
         )
 
@@ -156,7 +198,7 @@ async def postpone(database: Database, session: Session, reason: str, until: dat
     """Put off what a session has to say, because its gateway is away."""
     session_id, address, _ = session
     async with locked(database, address.tenant, now) as transaction:
-        await transaction.run("postpone", session=session_id, reason=reason, until=until)
+        transaction.later("postpone", session=session_id, reason=reason, until=until)
 
 
 async def unknown_own(database: Database, doubt: Doubtful, ids: Sequence[BareId]) -> list[BareId]:

@@ -7,9 +7,10 @@ bell looks for evidence before anything is sent again. A session whose gateway h
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Self
 
 from wsm.core.errors import GatewayRefused, Unavailable, WsmError
-from wsm.core.ids import BareId
+from wsm.core.ids import BareId, TenantId
 from wsm.core.outbox import (
     Claimed,
     Doubtful,
@@ -60,7 +61,7 @@ class Deliveries:
         self._start_within = start_within
         self._evidence = evidence
         self._months = Months(database)
-        self._reserved: dict[int, BareId] = {}
+        self._reserved: dict[TenantId, dict[int, BareId | None]] = {}
 
     async def run(self, bell: Bell, *, is_mine: Callable[[], bool]) -> bool:
         """Send what is due. Returns whether there is more. Raises Unavailable when the store is away.
@@ -71,47 +72,82 @@ class Deliveries:
         more = False
         try:
             while True:
-                sessions = []
                 if is_mine() and not more:
-                    sessions = await outbox.survey(self._database, bell.tenant, bell.id, self._clock())
-                for session in sessions:
-                    if session[0] not in flights:
-                        flights[session[0]] = asyncio.create_task(self._serve(session, bell, is_mine))
+                    await self._start(bell, is_mine, flights)
                 if not flights:
                     return more
                 done, _ = await asyncio.wait(flights.values(), timeout=1, return_when=asyncio.FIRST_COMPLETED)
                 more &= bool(done)  # who takes longer than that hangs: the others go on without him
                 for key in [key for key, task in flights.items() if task.done()]:
                     more |= flights.pop(key).result()
+                if not flights:
+                    # What has become due meanwhile rang again: the bell is marked, and followed by another.
+                    return more
         finally:
             for task in flights.values():
                 task.cancel()
             await asyncio.gather(*flights.values(), return_exceptions=True)
 
-    async def _serve(self, session: outbox.Session, bell: Bell, is_mine: Callable[[], bool]) -> bool:
-        """Look up a session's doubts, then send until nothing is due. Returns whether it stopped early."""
+    async def _start(
+        self, bell: Bell, is_mine: Callable[[], bool], flights: dict[int, asyncio.Task[bool]]
+    ) -> None:
+        """Begin with every session that has work due and is not in flight."""
+        at_hand = self._reserved.setdefault(bell.tenant, {})
+        ids = {session: id_ for session, id_ in at_hand.items() if session not in flights}
+        asked_at = self._monotonic()
+        for due in await outbox.survey(self._database, bell.tenant, bell.id, ids, self._clock()):
+            if due.session[0] not in flights:
+                flights[due.session[0]] = asyncio.create_task(self._serve(due, asked_at, bell, is_mine))
+
+    async def _serve(self, due: outbox.Due, asked_at: float, bell: Bell, is_mine: Callable[[], bool]) -> bool:
+        """Look up a session's doubts, then send until nothing is due. Returns whether it stopped early.
+
+        While a message is sent the id of the next one is reserved, and it is claimed as the one before is
+        settled: one transaction a message.
+        """
+        session, claimed = due.session, due.claimed
         gateway = self._gateways.session(session[2], session[1])
-        for doubt in await outbox.doubts(self._database, session, self._clock()):
-            outcome = await self._look_up(gateway, doubt)
-            await self._settle(doubt, outcome)
-        for _ in range(MESSAGES_PER_BELL):
-            if not is_mine():
-                return False
-            try:
-                fresh_id = self._reserved.pop(session[0], None) or await gateway.new_message_id()
-            except WsmError as exc:
-                until = self._clock() + delay(3)
-                await outbox.postpone(self._database, session, str(exc), until, self._clock())
-                log.warning("gateway_away", tenant=bell.tenant, session=session[1].session, reason=str(exc))
-                return False
-            asked_at = self._monotonic()
-            claimed = await outbox.claim(self._database, session, bell.id, fresh_id, self._clock())
-            if fresh_id is not None and (claimed is None or claimed.reserved_id != fresh_id):
-                self._reserved[session[0]] = fresh_id
-            if claimed is None:
-                return False
-            outcome = await self._send(gateway, claimed, asked_at)
-            await self._settle(claimed, outcome)
+        if due.doubts:
+            for doubt in await outbox.doubts(self._database, session, self._clock()):
+                await self._settle(doubt, await self._look_up(gateway, doubt))
+        ids = self._reserved[bell.tenant]
+        async with _Reserving(gateway, session[0], ids) as reserving:
+            for left in reversed(range(MESSAGES_PER_BELL)):
+                if claimed is None:
+                    if not is_mine() or not await self._has_id(reserving, session):
+                        return False
+                    asked_at = self._monotonic()
+                    claimed = await outbox.claim(
+                        self._database, session, bell.id, ids[session[0]], self._clock()
+                    )
+                    if claimed is None:
+                        return False
+                reserving.use(claimed)
+                outcome = await self._send(gateway, claimed, asked_at)
+                sent, claimed = claimed, None
+                if left and outcome.bare_id is not None and reserving.has_id and is_mine():
+                    asked_at, now = self._monotonic(), self._clock()
+                    await self._months.cover(now)
+                    claimed = await outbox.sent_and_claim(
+                        self._database, session, bell.id, sent, outcome.bare_id, ids[session[0]], now
+                    )
+                    _tell(sent, outcome)
+                    if claimed is None:
+                        return False
+                else:
+                    await self._settle(sent, outcome)
+        return True
+
+    async def _has_id(self, reserving: "_Reserving", session: outbox.Session) -> bool:
+        """See to it that an id is at hand; postpone what the session has to say where none can be had."""
+        try:
+            await reserving.wait()
+        except WsmError as exc:
+            until = self._clock() + delay(3)
+            await outbox.postpone(self._database, session, str(exc), until, self._clock())
+            address = session[1]
+            log.warning("gateway_away", tenant=address.tenant, session=address.session, reason=str(exc))
+            return False
         return True
 
     async def _send(self, gateway: WahaSession, claimed: Claimed, asked_at: float) -> Outcome:
@@ -150,6 +186,58 @@ class Deliveries:
         address, now = intent.address, self._clock()
         await self._months.cover(now)
         await outbox.settle(self._database, address.tenant, intent.id, intent.attempt, outcome, now)
-        SENDS.labels(intent.intent, outcome.state).inc()
-        log.info("send", tenant=address.tenant, session=address.session, intent=intent.id, kind=intent.intent,
-                 outcome=outcome.state, reason=outcome.reason)  # fmt: skip
+        _tell(intent, outcome)
+
+
+def _tell(intent: Claimed | Doubtful, outcome: Outcome) -> None:
+    SENDS.labels(intent.intent, outcome.state).inc()
+    log.info("send", tenant=intent.address.tenant, session=intent.address.session, intent=intent.id,
+             kind=intent.intent, outcome=outcome.state, reason=outcome.reason)  # fmt: skip
+
+
+class _Reserving:
+    """The next id of a session, asked for while there is something else to wait for.
+
+    ids  what is at hand, by session; an id that nothing was claimed with stays there for the next bell
+    """
+
+    def __init__(self, gateway: WahaSession, session: int, ids: dict[int, BareId | None]) -> None:
+        self._gateway = gateway
+        self._session = session
+        self._ids = ids
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def has_id(self) -> bool:
+        """Whether the next claim can be made at once."""
+        return self._session in self._ids
+
+    async def wait(self) -> None:
+        """Wait for an id. Raises WsmError when the gateway gives none."""
+        if self.has_id:
+            return
+        asking, self._asking = self._asking or self._start(), None
+        await asking
+
+    def use(self, claimed: Claimed) -> None:
+        """Take note of a claim, and ask for the next id."""
+        if self.has_id and self._ids[self._session] == claimed.reserved_id:
+            del self._ids[self._session]
+        if not self.has_id:
+            self._asking = self._asking or self._start()
+
+    def _start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        self._ids[self._session] = await self._gateway.new_message_id()
+        self._asking = None  # one that failed stays, for who waits for it
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ask no longer: an id that is on its way is lost, which costs nothing."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)

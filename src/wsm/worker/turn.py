@@ -161,11 +161,11 @@ class Turns:
         written_at = (moment(event.order.sent_at_ms) for event in current if isinstance(event, HistoryEvent))
         await self._months.cover(now, *written_at)
         async with open_lane(self._database, tenant, now) as lane:
-            await lane.keep(stale, stale=True)
-            fresh = await lane.first_seen(current)
+            fresh = await lane.first_seen(current, stale)
             statuses = [event for event in fresh if isinstance(event, SessionStatusReported)]
-            await lane.keep([*statuses, *(event for event in fresh if isinstance(event, Kept))])
-            await lane.observe(statuses)
+            lane.keep(stale, stale=True)
+            lane.keep([*statuses, *(event for event in fresh if isinstance(event, Kept))])
+            lane.observe(statuses)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
             asked = [event for event in fresh if isinstance(event, CloseAsked)]
             steps = []
@@ -173,11 +173,10 @@ class Turns:
                 chats = await lane.chats(
                     [*written, *asked], {event.chat: chat_kind(event.chat) for event in written}
                 )
-                line, own = await lane.line(), await lane.own_ids(written)
-                steps = decide([*written, *asked], chats, line, own)
+                steps = decide([*written, *asked], chats, lane.line(), lane.own_ids())
                 await lane.perform(steps, chats)
-                await lane.note_own(steps)
-            await lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
+                lane.note_own(steps)
+            lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
         effects = sum(isinstance(step, Effect) for step in steps)
         for event in fresh:
             EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))

@@ -7,6 +7,7 @@ claiming, hands back what it holds and asks again until the database answers; wh
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from wsm.worker.turn import Turns
 log = logger("worker")
 
 _IDLE_SECONDS = 1.0
+_RENEW_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
 
 
@@ -53,6 +55,7 @@ class Worker:
         self._drain_seconds = drain_seconds
         self._running: dict[str, tuple[Bell, asyncio.Task[None]]] = {}
         self._lost: set[str] = set()
+        self._renewed_at = -math.inf
         self._freed = asyncio.Event()
         self._store_away = asyncio.Event()
         self._token: asyncio.Task[None] | None = None
@@ -96,13 +99,20 @@ class Worker:
         return True
 
     async def _hand_over(self, *, claiming: bool) -> int:
-        """Ring, renew and claim once. Returns how many bells were claimed."""
+        """Ring, renew what is due and claim once. Returns how many bells were claimed."""
         free = dict.fromkeys(Kind, 0)
         if claiming:
             for kind in Kind:
                 free[kind] = self._slots[kind] - self._held(kind)
                 RINGS.labels(kind).inc(await self._handover.ring(kind))
-        claim = await self._handover.claim(self._name, free, [bell for bell, _ in self._running.values()])
+        now = time.monotonic()
+        due = now - self._renewed_at >= _RENEW_SECONDS
+        # A busy worker claims hundreds of times a second: to renew everything each time was most of the work
+        # of Redis. A lone turn is always named, for it keeps others of its kind away.
+        held = [bell for bell, _ in self._running.values() if due or bell.alone]
+        claim = await self._handover.claim(self._name, free, held)
+        if due:
+            self._renewed_at = now
         self._lost |= set(claim.lost) & self._running.keys()
         for bell in claim.bells:
             self._running[bell.id] = (bell, asyncio.create_task(self._see_to(bell)))
@@ -123,7 +133,10 @@ class Worker:
             {stopped} | ({self._token} if self._token else set()) | ({freed} if self._is_full() else set())
         )
         try:
-            await asyncio.wait(waiting, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            due_in = max(0.0, self._renewed_at + _RENEW_SECONDS - time.monotonic())
+            await asyncio.wait(
+                waiting, timeout=min(_IDLE_SECONDS, due_in), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             stopped.cancel()
             freed.cancel()

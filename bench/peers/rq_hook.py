@@ -1,0 +1,110 @@
+"""The same work as a team writes it on stock RQ: `python -m bench.peers.rq_hook PORT` takes the webhooks.
+
+Each webhook is a job. A customer's message is committed and answered; echoes, acks and what an agent types
+are committed. There is no line, no place in it, no order, and nothing knows of a message whether it was sent:
+less than wsm does. It guarantees less too: see `bench.workers`. The hook is wsm's own server, so that it is
+no bottleneck; it checks the signature and enqueues.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import os
+import sys
+from functools import cache
+from typing import Any
+
+import httpx
+import msgspec
+import psycopg
+from redis import Redis
+from rq import Queue
+
+from bench.webhooks import secret
+from wsm.core.ids import SessionAddress, SessionName, TenantId
+from wsm.ingest.guard import Bounds
+from wsm.ingest.server import listen, run, serve
+from wsm.telemetry import Receive, Scope, Send
+
+QUEUE = "bench"
+TABLES = """
+create schema if not exists peer;
+create table if not exists peer.messages (
+    session text, id text, chat text, from_me boolean, body text, raw bytea, at timestamptz default now(),
+    primary key (session, id, from_me));
+create table if not exists peer.acks (
+    session text, id text, level integer, at timestamptz default now(), primary key (session, id, level));
+"""
+_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+
+
+@cache
+def _database() -> psycopg.Connection[Any]:
+    return psycopg.connect(os.environ["DATABASE_URL"])
+
+
+@cache
+def _gateway() -> httpx.Client:
+    return httpx.Client(base_url=os.environ["WAHA_URL"], headers={"X-Api-Key": "bench"}, trust_env=False)
+
+
+def handle(body: bytes) -> None:
+    """Handle one webhook: a job."""
+    event = msgspec.json.decode(body)
+    payload, session = event["payload"], event["session"]
+    _, chat, bare = payload["id"].split("_")
+    database = _database()
+    if event["event"] == "message.ack":
+        database.execute(
+            "insert into peer.acks (session, id, level) values (%s, %s, %s) on conflict do nothing",
+            [session, bare, payload["ack"]],
+        )
+        database.commit()
+        return
+    new = database.execute(
+        "insert into peer.messages (session, id, chat, from_me, body, raw) values (%s, %s, %s, %s, %s, %s)"
+        " on conflict do nothing",
+        [session, bare, chat, payload["fromMe"], payload["body"], body],
+    )
+    database.commit()
+    if new.rowcount and not payload["fromMe"]:
+        text = {
+            "session": session,
+            "chatId": chat,
+            "text": "Chegou a sua vez! Você está sendo atendido agora.",
+        }
+        _gateway().post("/api/sendText", json=text).raise_for_status()
+
+
+@cache
+def _secret(tenant: str, session: str) -> bytes:
+    return secret(SessionAddress(TenantId(int(tenant)), SessionName(session))).encode()
+
+
+def main(port: int) -> None:
+    queue = Queue(QUEUE, connection=Redis.from_url(os.environ["REDIS_URL"]))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one webhook."""
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        _, _, _, tenant, session = scope["path"].split("/")
+        expected = hmac.new(_secret(tenant, session), body, hashlib.sha512).hexdigest()
+        signed = hmac.compare_digest(expected, dict(scope["headers"]).get(b"x-webhook-hmac", b"").decode())
+        if signed:
+            queue.enqueue("bench.peers.rq_hook.handle", body, result_ttl=0)
+        await send({"type": "http.response.start", "status": 200 if signed else 403, "headers": _HEADERS})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    sock = listen("127.0.0.1", port)
+
+    async def until(stop: asyncio.Event) -> None:
+        await serve(app, sock, stop=stop, bounds=Bounds(), drain_seconds=1)
+
+    run(until)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
