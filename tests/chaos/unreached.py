@@ -14,9 +14,6 @@ _BY_TEXT = "only with an engine that takes none"
 UNREACHED = {
     "store.fleet:add_*": _COMMAND,
     "store.fleet:tenants#*": _COMMAND,
-    "streams.letters:*": _COMMAND,
-    "streams.pauses:*": _COMMAND,
-    "streams.depth:held_by#*": _COMMAND,
     "streams.handover:Handover.holder#*": "only tests ask for it",
     "streams.handover:Handover.accept#1.*": _REPLICAS,
     "streams.scripts:Script.and_wait#*": _REPLICAS,

@@ -59,6 +59,25 @@ async def test_a_hundred_thousand_messages_of_one_delay_nobody_by_more_than_a_tu
         assert (await handover.depth()).entries == LOTS - 200 * loud_turns
 
 
+async def test_who_must_wait_for_the_mail_to_be_rung_is_looked_at_again_at_once(redis_url: str) -> None:
+    """Mail that makes no bell, for its tenants have theirs, holds up those behind it for no second."""
+    async with opened(redis_url) as (handover, redis):
+        held = [TenantId(number) for number in range(1, 151)]
+        await handover.mail(Kind.DELIVER, held)
+        await handover.ring(Kind.DELIVER, 150)
+        slots = {Kind.DELIVER: 150}
+        bells = (await handover.claim("ana", slots, [], now_ms=START_MS)).bells
+        assert len(bells) == 150
+        await handover.mail(Kind.DELIVER, held[1:])
+        assert await handover.finish(bells[0], more=True, now_ms=START_MS)
+        await redis.delete(keys.wake(Kind.DELIVER))
+        await handover.ring(Kind.DELIVER)
+        assert not (await handover.claim("bia", slots, [], now_ms=START_MS)).bells
+        assert await redis.exists(keys.wake(Kind.DELIVER))
+        await handover.ring(Kind.DELIVER)
+        assert len((await handover.claim("bia", slots, [], now_ms=START_MS)).bells) == 1
+
+
 async def test_a_new_tenant_is_served_by_workers_that_run_already(redis_url: str, database: Urls) -> None:
     async with plant(redis_url, database) as at:
         await at.found(ONE)

@@ -184,7 +184,7 @@ async def test_endless_headers_are_cut_by_their_bytes(redis_url: str, more: byte
         await good_one_is_served(ingest)
 
 
-@pytest.mark.parametrize("more", [b"x-trailer: y\r\n", b"x" * 1000])
+@pytest.mark.parametrize("more", [b"x-trailer: y\r\n" * 20, b"x" * 1000])
 async def test_endless_trailers_are_cut_by_their_bytes(redis_url: str, more: bytes) -> None:
     before = cuts("request_bytes")
     async with (

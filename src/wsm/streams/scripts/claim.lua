@@ -83,13 +83,14 @@ end
 if call('EXISTS', 'rq:suspended') == 1 then return { lost, bells } end
 
 for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]) }) do
-  local ready, passed, claimed = 'wsm:ready:' .. kind, {}, #bells
+  local ready, passed, claimed, held_up = 'wsm:ready:' .. kind, {}, #bells, false
   local first = slots > 0 and tonumber(call('ZRANGE', 'wsm:mail:' .. kind, 0, 0, 'WITHSCORES')[2] or nil)
   while slots > 0 and room > 0 do
     local t, place = unpack(call('ZPOPMIN', ready))
     if not t then break end
     if first and tonumber(place) > first then
       passed[#passed + 1] = { place, t }
+      held_up = true
       break
     end
     local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or nil)
@@ -108,6 +109,7 @@ for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]
     end
   end
   for _, one in ipairs(passed) do call('ZADD', ready, unpack(one)) end
-  if #bells > claimed and call('EXISTS', ready) == 1 then wake(kind) end -- for the next idle worker
+  -- For the next idle worker, or for this one, which has mail to ring for first.
+  if held_up or #bells > claimed and call('EXISTS', ready) == 1 then wake(kind) end
 end
 return { lost, bells }
