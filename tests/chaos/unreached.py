@@ -17,6 +17,7 @@ UNREACHED = {
     "streams.handover:Handover.holder#*": "only tests ask for it",
     "streams.handover:Handover.accept#1.*": _REPLICAS,
     "streams.scripts:Script.and_wait#*": _REPLICAS,
+    "worker.worker:Worker.hand_back#*": "only RQ's stop-job command asks for it",
     "gateway.waha:WahaSession.send_seen#*": _LATER,
     "gateway.waha:WahaSession.start_typing#*": _LATER,
     "gateway.waha:WahaSession.stop_typing#*": _LATER,

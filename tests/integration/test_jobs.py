@@ -279,11 +279,16 @@ async def test_a_renewal_that_hangs_holds_up_nobody_who_stops_the_job(
 
 async def test_no_job_begins_while_workers_are_suspended(redis_url: str) -> None:
     async with lab(redis_url) as at:
+
+        def times_looked() -> int:
+            return int(at.redis.info("commandstats")["cmdstat_exists"]["calls"])
+
         await at.ended(at.queue.enqueue("chores.nothing"))
         suspend(at.redis)
         job = at.queue.enqueue("chores.tell", "on")
         again = at.queue.enqueue("chores.tell", "on")
-        await asyncio.sleep(1.5)  # longer than a worker waits for a job at a time
+        looked = times_looked()
+        await wait_for(lambda: times_looked() > looked + 2)
         assert at.queue.get_job_ids() == [job.id, again.id]
         resume(at.redis)
         await at.ended(again)

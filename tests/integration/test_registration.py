@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 import rq
 from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
 
 from waiting import wait_for
 from wsm.sandbox.embedded import Embedded
@@ -47,6 +48,12 @@ async def test_a_living_worker_is_listed_busy_or_idle_and_gone_when_it_ends(
         await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
         busy[0] = True
         await wait_for(lambda: seen(clean_redis) == {NAME: "busy"})
+        suspend(clean_redis)
+        assert seen(clean_redis) == {NAME: "busy"}  # what runs goes on
+        busy[0] = False
+        await wait_for(lambda: seen(clean_redis) == {NAME: "suspended"})
+        resume(clean_redis)
+        await wait_for(lambda: seen(clean_redis) == {NAME: "idle"})
         assert 0 < clean_redis.ttl(f"rq:worker:{NAME}") <= 60
         told = await asyncio.to_thread(_rq_info, redis_url)
         assert NAME in told

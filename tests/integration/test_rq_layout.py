@@ -160,6 +160,22 @@ async def test_somebodys_rq_worker_that_pops_a_bell_harms_nothing(
         assert left <= {f"rq:failed:{NAME}".encode()}  # RQ's own cleaning forgets it after its failure_ttl
 
 
+async def test_a_stock_worker_that_pops_a_bell_for_deliveries_harms_nothing(
+    redis_url: str, stock: Any
+) -> None:
+    async with opened(redis_url) as (handover, _):
+        await handover.mail(Kind.DELIVER, [TENANT])
+        await handover.ring(Kind.DELIVER)
+        [bell] = queue(stock).get_job_ids()
+        run_stock_worker(stock, NAME)
+        assert (await sweep(handover)).rung == 1
+        await handover.ring(Kind.DELIVER)
+        [again] = (await handover.claim("w", {Kind.DELIVER: 1}, [])).bells
+        assert again.id != bell
+        assert await handover.finish(again)
+        assert [name for name in stock.keys("rq:*") if not name.startswith(b"rq:worker:")] == []
+
+
 async def test_a_stock_worker_that_dies_with_a_bell_leaves_nothing_behind(redis_url: str, stock: Any) -> None:
     async with opened(redis_url) as (handover, _):
         await handover.accept(offers(b"1"))
