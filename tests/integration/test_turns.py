@@ -103,6 +103,18 @@ async def test_an_agent_closes_from_the_phone(database: Urls) -> None:
         assert [row.author for row in await at.history(ANA)] == ["customer", "agent"]
 
 
+async def test_who_comes_back_in_the_turn_that_closed_him_stands_before_who_comes_later(database: Urls) -> None:
+    async with shop(database) as at:
+        await at.turn(at.says(ANA, "oi"), at.says(BIA, "oi"))
+        at.later(10)
+        await at.turn(
+            at.message(f"{BIA}@c.us", "#fim", from_me=True, ago=3),
+            at.says(BIA, "mais uma coisa", ago=2),
+            at.says(CAIO, "oi", ago=1),
+        )
+        assert await at.line() == [(ANA, None), (BIA, 1), (CAIO, 2)]
+
+
 async def test_own_messages_never_join_the_line(database: Urls) -> None:
     async with shop(database) as at:
         await at.turn(at.message(f"{ANA}@c.us", "olá, tudo bem?", from_me=True))

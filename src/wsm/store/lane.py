@@ -238,13 +238,14 @@ class Lane:
             self._transaction.later("set_state", id=number, state=state)
 
     async def _open_first(self, steps: Sequence[Step]) -> None:
-        """Open every ticket that is the first change of its conversation, all in one round trip."""
-        first: dict[int, Effect] = {}
-        for step in steps:
-            if isinstance(step, Effect) and step.did in _STATE_AFTER:
-                first.setdefault(step.conversation, step)
-        opening = [step for step in first.values() if step.did in _OPENS]
-        if opening:
+        """Open the tickets of these steps in one round trip, unless one has to wait for a closing.
+
+        Who opens first stands first: all of them are opened here, or each in its turn.
+        """
+        changes = [step for step in steps if isinstance(step, Effect) and step.did in _STATE_AFTER]
+        first = {step.conversation: step for step in reversed(changes)}
+        opening = [step for step in changes if step.did in _OPENS]
+        if opening and all(first[step.conversation] is step for step in opening):
             rows = await self._transaction.each(*(("open_ticket", self._opening(step)) for step in opening))
             self._opened = {step.conversation: row.id for step, [row] in zip(opening, rows, strict=True)}
 
@@ -260,7 +261,7 @@ class Lane:
         ticket = self._tickets.get(effect.conversation)
         if effect.did in _OPENS:
             ticket = self._opened.pop(effect.conversation, None)
-            if ticket is None:  # closed in this turn, and open once more
+            if ticket is None:  # its turn had to come
                 ticket = (await self._transaction.row("open_ticket", **self._opening(effect))).id
             self._tickets[effect.conversation] = ticket
         elif effect.did is Did.SERVED:
