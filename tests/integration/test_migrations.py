@@ -103,6 +103,24 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(embedded: Embedde
         assert await migrate(url, folder=folder) == ["0002_two.sql", "0003_three.sql"]
 
 
+async def test_nobody_waits_long_behind_a_migration_that_waits(embedded: Embedded, folder: Path) -> None:
+    with empty(embedded) as name:
+        url = embedded.database_url(database=name)
+        await migrate(url, folder=folder)
+        (folder / "0004_four.sql").write_text("-- phase: before\nalter table one add column x int;\n")
+        async with await psycopg.AsyncConnection.connect(url) as holder:
+            await holder.execute("select from wsm.one")
+            migrating = asyncio.create_task(migrate(url, folder=folder))
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as reader:
+                await reader.execute("set lock_timeout = '4s'")
+                asked = "select from pg_locks where mode = 'AccessExclusiveLock' and not granted"
+                while not await (await reader.execute(asked)).fetchall():  # noqa: ASYNC110 (rows of another process)
+                    await asyncio.sleep(0.01)
+                await reader.execute("select from wsm.one")
+            assert not migrating.done()
+        assert await migrating == ["0004_four.sql"]
+
+
 @pytest.mark.parametrize("first", ["", "create table x ();", "-- phase: during", "-- Phase: before"])
 async def test_a_migration_without_a_phase_is_refused(embedded: Embedded, tmp_path: Path, first: str) -> None:
     (tmp_path / "0001_one.sql").write_text(f"{first}\nselect 1;\n")

@@ -103,7 +103,7 @@ async def test_an_agent_closes_from_the_phone(database: Urls) -> None:
         assert [row.author for row in await at.history(ANA)] == ["customer", "agent"]
 
 
-async def test_who_comes_back_in_the_turn_that_closed_him_stands_before_who_comes_later(database: Urls) -> None:
+async def test_who_comes_back_in_the_turn_of_his_closing_stands_before_later_ones(database: Urls) -> None:
     async with shop(database) as at:
         await at.turn(at.says(ANA, "oi"), at.says(BIA, "oi"))
         at.later(10)

@@ -172,7 +172,8 @@ class Story:
         served = (await self._line())[0][0]
         text = "Ainda estou aqui, tá?"
         async with self._site.database() as database, bootstrap.front_door(self._site.settings) as handover:
-            async with locked(database, BAKERY, bootstrap.utc_now()):
+            async with locked(database, BAKERY, bootstrap.utc_now()) as transaction:
+                await transaction.begin()
                 # The turn claims its bell and then waits for the tenant's lock, which the story holds.
                 await self._writes(self._bakery, served, text)
                 await self._until("a worker is in the turn", partial(handover.holder, Kind.TURN, BAKERY))

@@ -5,7 +5,9 @@ code (`-- phase: before|after`). Two runs at once are ordered by an advisory loc
 applied again, and an applied file that has changed since stops the run.
 """
 
+import asyncio
 import hashlib
+import random
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -15,6 +17,9 @@ from psycopg import sql
 from wsm.core.errors import BadInput, StoreUnavailable
 
 _LOCK = -2
+_LOCK_TIMEOUT = "2s"
+"""Less than the 5 s that a turn waits for a lock: one that stands behind a migration gets it in time."""
+_ATTEMPTS = 20
 _OWNER = "wsm_owner"
 _ROLES = {_OWNER: "nologin", "wsm_app": "login", "wsm_system": "login"}
 _FOLDER = resources.files("wsm.store") / "migrations"
@@ -28,8 +33,11 @@ async def migrate(owner_url: str, *, phase: str | None = None, folder: Traversab
                administrator made the three roles and the schema `wsm`
     phase      `before` or `after` the new code; None applies both
 
+    Works beside turns: a migration lets go of everything and begins again when it cannot have a lock within
+    2 s, so that nobody waits behind it for longer.
+
     Raises BadInput when an applied migration was changed or the role may not do this, StoreUnavailable when
-    the database is away. Blocks while another run holds the lock.
+    the database is away or one migration had no luck in a minute. Blocks while another run holds the lock.
     """
     try:
         connection = await psycopg.AsyncConnection.connect(owner_url, autocommit=True)
@@ -86,7 +94,16 @@ async def _apply(connection: psycopg.AsyncConnection, name: str, text: str, phas
         raise BadInput(name, "its first line is not `-- phase: before` or `-- phase: after`")
     if phase not in {None, own_phase}:
         return False
-    async with connection.transaction():
-        await connection.execute(text.encode())
-        await connection.execute("insert into migrations (name, sha256) values (%s, %s)", [name, digest])
-    return True
+    for attempt in range(_ATTEMPTS):
+        try:
+            async with connection.transaction():
+                await connection.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+                await connection.execute(text.encode())
+                await connection.execute(
+                    "insert into migrations (name, sha256) values (%s, %s)", [name, digest]
+                )
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            await asyncio.sleep(random.uniform(0.1, 0.1 * (attempt + 2)))  # noqa: S311 (only to spread)
+        else:
+            return True
+    raise StoreUnavailable(f"{name}: others hold what it changes; run it again when there is less to do")
