@@ -125,16 +125,8 @@ class Lossy(Handover):
             self.losing = ""
             raise StreamsUnavailable("the reply was lost")
 
-    async def ring(self, kind: Kind, limit: int = 100) -> int:
-        made = await super().ring(kind, limit)
-        if made:
-            self._lose("ring")
-        return made
-
-    async def claim(
-        self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], *, now_ms: int | None = None
-    ) -> Claim:
-        claim = await super().claim(worker, slots, held, now_ms=now_ms)
+    async def claim(self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], **more: Any) -> Claim:
+        claim = await super().claim(worker, slots, held, **more)
         if claim.bells:
             self._lose("claim")
         return claim
@@ -145,7 +137,7 @@ class Lossy(Handover):
         return mine
 
 
-@pytest.mark.parametrize("call", ["ring", "claim", "finish"])
+@pytest.mark.parametrize("call", ["claim", "finish"])
 async def test_a_reply_that_is_lost_costs_time_and_nothing_else(
     redis_url: str, database: Urls, call: str
 ) -> None:
@@ -176,10 +168,8 @@ class Slow(Handover):
     def has_replied(self) -> bool:
         return self.until is None
 
-    async def claim(
-        self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], *, now_ms: int | None = None
-    ) -> Claim:
-        claim = await super().claim(worker, slots, held, now_ms=now_ms)
+    async def claim(self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], **more: Any) -> Claim:
+        claim = await super().claim(worker, slots, held, **more)
         if held and self.until is not None and self.renewal is not any(slots.values()):
             until, self.until = self.until, None
             await wait_for(until)

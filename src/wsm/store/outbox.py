@@ -84,13 +84,25 @@ async def sent_and_claim(
     bell: str,
     sent: Claimed,
     bare_id: BareId,
-    fresh_id: BareId | None,
+    reserved: dict[int, BareId | None],
     now: datetime,
-) -> Claimed | None:
-    """Write that an intent was sent, and claim the next one in the same transaction, as `claim` does."""
+) -> tuple[Claimed | None, bool]:
+    """Write that an intent was sent, and claim the next one in the same transaction, as `claim` does.
+
+    reserved  ids at hand, by session; the one that is used is taken out, before it is known to be
+
+    Returns what was claimed, and whether there is something to do: without an id it is left to `claim`.
+    """
     async with locked(database, session[1].tenant, now) as transaction:
         history.record_sent(transaction, sent.id, bare_id)
-        return await _claim(transaction, session, bell, fresh_id)
+        row = await transaction.row("next_pending", session=session[0])
+        if row is None or session[0] not in reserved:
+            return None, row is not None
+        fresh_id = reserved.pop(session[0])
+        claimed = _claimed(transaction, session, bell, fresh_id, row)
+        if claimed is None or claimed.reserved_id != fresh_id:
+            reserved[session[0]] = fresh_id
+        return claimed, True
 
 
 async def _claim(

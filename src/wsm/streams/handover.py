@@ -27,7 +27,7 @@ from wsm.streams.client import translated
 from wsm.streams.depth import Depth, measure
 from wsm.streams.finishing import Finishing
 from wsm.streams.keys import Kind
-from wsm.streams.scripts import Arguments, load
+from wsm.streams.scripts import Arguments, load, together
 
 ATTEMPTS = 5
 """How often an entry may fail, or lose its worker, before it is a dead letter."""
@@ -35,6 +35,7 @@ ATTEMPTS = 5
 DELAYS_SECONDS = (1, 5, 30, 120)
 """How long a chat is put aside after the first, second, … failure of its entry."""
 
+RINGS_AT_ONCE = 100  # tenants in mail
 FULL_REPLY = 8
 """A claim stops when the bodies that it returns reach this many full turns: 8 MiB by default."""
 
@@ -116,10 +117,11 @@ class Parking(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """New bells, and the ids of held ones that are no longer the worker's."""
+    """New bells, the ids of held ones that are no longer the worker's, and how many were rung for."""
 
     bells: tuple[Bell, ...]
     lost: tuple[str, ...]
+    rung: Mapping[Kind, int]
 
 
 class Sweep(msgspec.Struct, frozen=True):
@@ -221,25 +223,29 @@ class Handover:
                 answer = await script(self._redis, arguments)
         return [_VERDICTS[code - 1] for code in answer]
 
-    async def ring(self, kind: Kind, limit: int = 100) -> int:
+    async def ring(self, kind: Kind, limit: int = RINGS_AT_ONCE) -> int:
         """Make bells for up to `limit` tenants in mail; returns how many were made."""
-        return await self._ring(kind, limit, ())
+        with translated():
+            return int(await self._scripts["ring"](self._redis, _ringing(kind, limit)))
 
     async def mail(self, kind: Kind, tenants: Sequence[TenantId]) -> None:
         """Have tenants rung for. For deliveries that are due; turns are mailed by what makes them due."""
         if tenants:
-            await self._ring(kind, 0, tenants)
-
-    async def _ring(self, kind: Kind, limit: int, tenants: Sequence[TenantId]) -> int:
-        arguments: list[str | bytes | int] = [kind, limit, _fresh(kind), _stamp(None), _DATA[kind], *tenants]
-        with translated():
-            made: int = await self._scripts["ring"](self._redis, arguments)
-        return made
+            with translated():
+                await self._scripts["ring"](self._redis, _ringing(kind, 0, tenants))
 
     async def claim(
-        self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], *, now_ms: int | None = None
+        self,
+        worker: str,
+        slots: Mapping[Kind, int],
+        held: Sequence[Bell],
+        *,
+        ring: Sequence[Kind] = (),
+        now_ms: int | None = None,
     ) -> Claim:
         """Renew the leases of `held` and lease up to `slots` more bells of each kind.
+
+        ring  kinds to ring for beforehand, in the same round trip
 
         Turns bring their first entries. Of turns whose last worker was lost, a worker has one at a time.
         Fewer bells than slots with more ready means that the reply was full: a wake token is left, so the
@@ -253,9 +259,14 @@ class Handover:
         ]  # fmt: skip
         for bell in held:
             arguments += (bell.kind, bell.tenant, bell.id)
+        calls = [(self._scripts["ring"], _ringing(kind, RINGS_AT_ONCE)) for kind in ring]
         with translated():
-            lost, bells = await self._scripts["claim"](self._redis, arguments)
-        return Claim(bells=tuple(map(_bell, bells)), lost=tuple(id_.decode() for id_ in lost))
+            *made, (lost, bells) = await together(self._redis, *calls, (self._scripts["claim"], arguments))
+        return Claim(
+            bells=tuple(map(_bell, bells)),
+            lost=tuple(id_.decode() for id_ in lost),
+            rung=dict(zip(ring, made, strict=True)),
+        )
 
     async def finish(
         self,
@@ -321,10 +332,9 @@ class Handover:
         patience: float | None = self._redis.connection_pool.connection_kwargs.get("socket_timeout")
         if patience is not None:
             timeout_seconds = min(timeout_seconds, patience / 2)
+        seconds = max(timeout_seconds, 0.01)  # 0 would be for ever
         with translated():
-            await self._redis.blpop(
-                [*map(keys.wake, kinds)], timeout=max(timeout_seconds, 0.01)
-            )  # 0 would be for ever
+            await self._redis.blpop([*map(keys.wake, kinds)], timeout=seconds)
 
     async def holder(self, kind: Kind, tenant: TenantId) -> str | None:
         """Return the name of the worker that runs the tenant's bell now, None when nobody does."""
@@ -343,6 +353,10 @@ class Handover:
 def _fresh(kind: Kind) -> str:
     """Name a bell: never reused, so that an old RQ job of the same id cannot deafen its tenant."""
     return f"{kind}-{uuid4().hex}"
+
+
+def _ringing(kind: Kind, limit: int, tenants: Sequence[TenantId] = ()) -> list[str | bytes | int]:
+    return [kind, limit, _fresh(kind), _stamp(None), _DATA[kind], *tenants]
 
 
 def _given(now_ms: int | None) -> str | int:

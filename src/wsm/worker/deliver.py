@@ -93,11 +93,16 @@ class Deliveries:
     ) -> None:
         """Begin with every session that has work due and is not in flight."""
         at_hand = self._reserved.setdefault(bell.tenant, {})
-        ids = {session: id_ for session, id_ in at_hand.items() if session not in flights}
+        # Taken out, so that nobody else uses them meanwhile; one that may have been used is never put back.
+        ids = {session: at_hand.pop(session) for session in at_hand.keys() - flights.keys()}
         asked_at = self._monotonic()
         for due in await outbox.survey(self._database, bell.tenant, bell.id, ids, self._clock()):
-            if due.session[0] not in flights:
-                flights[due.session[0]] = asyncio.create_task(self._serve(due, asked_at, bell, is_mine))
+            key = due.session[0]
+            if due.claimed is not None and due.claimed.reserved_id == ids[key]:
+                del ids[key]
+            if key not in flights:
+                flights[key] = asyncio.create_task(self._serve(due, asked_at, bell, is_mine))
+        at_hand |= ids
 
     async def _serve(self, due: outbox.Due, asked_at: float, bell: Bell, is_mine: Callable[[], bool]) -> bool:
         """Look up a session's doubts, then send until nothing is due. Returns whether it stopped early.
@@ -116,23 +121,24 @@ class Deliveries:
                 if claimed is None:
                     if not is_mine() or not await self._has_id(reserving, session):
                         return False
-                    asked_at = self._monotonic()
-                    claimed = await outbox.claim(
-                        self._database, session, bell.id, ids[session[0]], self._clock()
-                    )
+                    asked_at, fresh_id = self._monotonic(), ids.pop(session[0])
+                    claimed = await outbox.claim(self._database, session, bell.id, fresh_id, self._clock())
+                    if claimed is None or claimed.reserved_id != fresh_id:
+                        ids[session[0]] = fresh_id
                     if claimed is None:
                         return False
-                reserving.use(claimed)
+                reserving.go_on()
                 outcome = await self._send(gateway, claimed, asked_at)
                 sent, claimed = claimed, None
-                if left and outcome.bare_id is not None and reserving.has_id and is_mine():
-                    asked_at, now = self._monotonic(), self._clock()
+                if left and outcome.bare_id is not None and is_mine():
+                    now = self._clock()
                     await self._months.cover(now)
-                    claimed = await outbox.sent_and_claim(
-                        self._database, session, bell.id, sent, outcome.bare_id, ids[session[0]], now
+                    asked_at, at_hand = self._monotonic(), ids if reserving.has_id else {}
+                    claimed, more = await outbox.sent_and_claim(
+                        self._database, session, bell.id, sent, outcome.bare_id, at_hand, now
                     )
                     _tell(sent, outcome)
-                    if claimed is None:
+                    if not more:
                         return False
                 else:
                     await self._settle(sent, outcome)
@@ -219,10 +225,8 @@ class _Reserving:
         asking, self._asking = self._asking or self._start(), None
         await asking
 
-    def use(self, claimed: Claimed) -> None:
-        """Take note of a claim, and ask for the next id."""
-        if self.has_id and self._ids[self._session] == claimed.reserved_id:
-            del self._ids[self._session]
+    def go_on(self) -> None:
+        """Ask for the next id, unless it is at hand."""
         if not self.has_id:
             self._asking = self._asking or self._start()
 

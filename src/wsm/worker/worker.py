@@ -104,13 +104,14 @@ class Worker:
         if claiming:
             for kind in Kind:
                 free[kind] = self._slots[kind] - self._held(kind)
-                RINGS.labels(kind).inc(await self._handover.ring(kind))
         now = time.monotonic()
         due = now - self._renewed_at >= _RENEW_SECONDS
         # A busy worker claims hundreds of times a second: to renew everything each time was most of the work
         # of Redis. A lone turn is always named, for it keeps others of its kind away.
         held = [bell for bell, _ in self._running.values() if due or bell.alone]
-        claim = await self._handover.claim(self._name, free, held)
+        claim = await self._handover.claim(self._name, free, held, ring=tuple(Kind) if claiming else ())
+        for kind, made in claim.rung.items():
+            RINGS.labels(kind).inc(made)
         if due:
             self._renewed_at = now
         self._lost |= set(claim.lost) & self._running.keys()
