@@ -1,7 +1,7 @@
-"""Group commit of FINISH: bells that end while calls are out are settled together by the next one.
+"""Group commit of FINISH: bells that end while a call is out are settled together by the next one.
 
 A call of its own for each bell was 7 tenths of the CPU of a worker whose turns do nothing, most of it in the
-client: 173 µs a bell, and 52 in groups. Two calls are out at most. A group that fails because of one of its
+client: 173 µs a bell, and 52 in groups. One call is out at a time. A group that fails because of one of its
 bells is settled again bell by bell, so that nobody suffers for another's; who was settled already then hears
 that his bell is no longer his, which harms nothing.
 """
@@ -18,12 +18,10 @@ from wsm.telemetry import logger
 
 log = logger("streams")
 
-_CALLS = 2
-"""Out at once: Valkey fsyncs once for what arrives together."""
 _MOST_BELLS = 32
 _MOST_VALUES = 4000
-"""Of a call, except that one bell always goes: it holds up Redis for some milliseconds at most. All calls
-together take fewer bells than a worker has slots by default (100), or claims and finishes would take turns.
+"""Of a call, except that one bell always goes: it holds up Redis for some milliseconds at most. It takes
+fewer bells than a worker has slots by default (100), or claims and finishes would take turns.
 """
 
 Call = Callable[[int | None, Sequence[Arguments]], Awaitable[Sequence[bool]]]
@@ -43,7 +41,7 @@ class Finishing:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._queue: deque[_Waiting] = deque()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: asyncio.Task[None] | None = None
 
     async def settle(self, now_ms: int | None, bell: Arguments) -> bool:
         """Settle one bell with whatever others end now. Raises what the call raises.
@@ -52,11 +50,9 @@ class Finishing:
         """
         waiting = _Waiting(now_ms, bell, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
-        if len(self._sending) < _CALLS:
+        if self._sending is None or self._sending.done():
             # It begins in the loop's next turn: who ends in this one is still in the group.
-            sending = asyncio.create_task(self._send_all())
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+            self._sending = asyncio.create_task(self._send_all())
         return await waiting.reply
 
     async def _send_all(self) -> None:
