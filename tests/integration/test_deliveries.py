@@ -226,3 +226,15 @@ async def test_a_look_up_that_is_refused_for_a_wrong_key_gives_nothing_up(databa
         await office.deliver_all()
         assert await office.states() == [("turn", "sent")]
         assert office.inbox(ANA) == [TURN]
+
+
+async def test_two_bells_of_one_tenant_in_one_worker_never_use_one_id_twice(database: Urls) -> None:
+    async with post_office(database) as office:
+        await office.write(ANA)
+        await office.deliver()  # leaves an id at hand
+        await office.write(BIA, CAIO)
+        await asyncio.gather(office.deliver(), office.deliver())  # as after a lost lease
+        await office.deliver_all()
+        ids = [intent.reserved_id for intent in await office.intents()]
+        assert len(set(ids)) == len(ids) == 3
+        assert [office.inbox(phone) for phone in (ANA, BIA, CAIO)] == [[TURN]] * 3
