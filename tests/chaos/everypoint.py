@@ -90,6 +90,8 @@ async def bring_trouble(
                 await steady(at, deaths.count_left, 2)
         print(f"trouble: {len(deaths.nowhere())} points left", flush=True)  # noqa: T201
         in_vain = in_vain + 1 if deaths.count_left() == round_began else 0
+    for name in sorted(name for name in deaths.nowhere() if reason(name, engine) is None):
+        print(f"nobody died at {name}", flush=True)  # noqa: T201
 
 
 async def steady(at: Town, count: Callable[[], int], seconds: float) -> None:

@@ -192,11 +192,16 @@ class Town:
             await redis.aclose()
 
     async def left_over(self) -> set[str]:
-        """The keys in Redis that belong to nobody who is still at work, and counts that are not 0."""
+        """The keys in Redis that belong to nobody who is still at work, and counts that are not 0.
+
+        The bytes of a quarantine that is there are no such count.
+        """
         async with Redis.from_url(self.ground.servers.redis_url) as redis:
             load: Any = await redis.hgetall("wsm:load")
             found = {key.decode() async for key in redis.scan_iter()}
             workers = {key.decode() async for key in redis.scan_iter("rq:worker*")}
+        if "wsm:quarantine" in found:
+            load.pop(b"quarantine_bytes", None)
         counted = {f"{name.decode()}={int(value)}" for name, value in load.items() if int(value)}
         return found - ALWAYS_THERE - workers | counted
 
