@@ -92,6 +92,16 @@ def troubles(
         await asyncio.sleep(2 * _SOME_SECONDS)
         await at.execute("drop function broken() cascade")
 
+    async def somebody_comes_back_in_the_turn_of_his_closing() -> None:
+        shop, who = chance.choice(tenants), customers(1, shop=998)[0]
+        await at.says(shop, who, "oi")
+        await asyncio.sleep(_SOME_SECONDS)
+        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+            await at.closes(shop, who)
+            await at.says(shop, who, "mais uma coisa")
+            await asyncio.sleep(_SOME_SECONDS)
+
     async def somebody_asks_who_can_work() -> None:
         await asyncio.gather(*map(at.ready, PROCESSES), return_exceptions=True)
 
@@ -155,6 +165,7 @@ def troubles(
 
     found = [redis_forgets, sends_go_wrong, waha_refuses, clients_misbehave, entries_break]
     found += [somebody_asks_who_can_work, valkey_dies, postgres_dies, processes_are_ended]
+    found += [somebody_comes_back_in_the_turn_of_his_closing]
     found += [workers_are_ended_in_the_middle_of_a_turn, ingest_is_ended_while_valkey_stands_still]
     chance.shuffle(found)
     return [safe(trouble) for trouble in found]
