@@ -24,6 +24,8 @@ Trouble = Callable[[], Awaitable[None]]
 
 HOOK_SECRET = "segredo-do-servidor"
 _SOME_SECONDS = 1.5
+_OUTAGE_SECONDS = 7.0
+"""A worker waits 5 s for a connection before it calls the database away."""
 _BREAK = """
 create function broken() returns trigger language plpgsql as
 $$ begin raise exception 'broken on purpose'; end $$;
@@ -49,7 +51,7 @@ def troubles(
     async def outage() -> None:
         before = None
         while before != (before := count()):  # noqa: ASYNC110 (deaths are counted in files of other processes)
-            await asyncio.sleep(2 * _SOME_SECONDS)
+            await asyncio.sleep(_OUTAGE_SECONDS)
 
     async def valkey_dies() -> None:
         await asyncio.to_thread(servers.valkey.kill)
