@@ -26,6 +26,7 @@ import redis
 from hypothesis import settings
 
 from databases import Database
+from e2e.town import Ground
 from wsm.sandbox.embedded import Embedded
 
 DEADLINE_SECONDS = 60.0
@@ -152,3 +153,12 @@ def database(template: str, postgres_admin_url: str, embedded: Embedded) -> Iter
     embedded.start()
     with psycopg.connect(postgres_admin_url, autocommit=True) as admin:
         admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def ground(embedded: Embedded, redis_url: str, database: Database, tmp_path: Path) -> Ground:
+    """The run's servers, emptied; a database and a home of the test's own."""
+    assert redis_url == embedded.redis_url
+    home = tmp_path / "home"
+    home.mkdir()
+    return Ground(embedded, database, home)

@@ -6,7 +6,6 @@ less than wsm does. It guarantees less too: see `bench.workers`. The hook is wsm
 no bottleneck; it checks the signature and enqueues.
 """
 
-import asyncio
 import hashlib
 import hmac
 import os
@@ -20,10 +19,9 @@ import psycopg
 from redis import Redis
 from rq import Queue
 
+from bench.peers.static_answer import serve_alone
 from bench.webhooks import secret
 from wsm.core.ids import SessionAddress, SessionName, TenantId
-from wsm.ingest.guard import Bounds
-from wsm.ingest.server import listen, run, serve
 from wsm.telemetry import Receive, Scope, Send
 
 QUEUE = "bench"
@@ -98,12 +96,7 @@ def main(port: int) -> None:
         await send({"type": "http.response.start", "status": 200 if signed else 403, "headers": _HEADERS})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    sock = listen("127.0.0.1", port)
-
-    async def until(stop: asyncio.Event) -> None:
-        await serve(app, sock, stop=stop, bounds=Bounds(), drain_seconds=1)
-
-    run(until)
+    serve_alone(app, port)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 
 from wsm.ingest.guard import Bounds
 from wsm.ingest.server import listen, run, serve
-from wsm.telemetry import Receive, Scope, Send
+from wsm.telemetry import AsgiApp, Receive, Scope, Send
 
 _BODY = b'{"status":"accepted"}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
@@ -22,7 +22,8 @@ async def app(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-def main(port: int) -> None:
+def serve_alone(app: AsgiApp, port: int) -> None:
+    """Serve an app by wsm's own server until SIGTERM."""
     sock = listen("127.0.0.1", port)
 
     async def until(stop: asyncio.Event) -> None:
@@ -32,4 +33,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve_alone(app, int(sys.argv[1]))

@@ -131,6 +131,11 @@ FINDINGS = {
 """What the books say of each."""
 
 
+with_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="whether a process is stopped stands in /proc"
+)
+
+
 @asynccontextmanager
 async def stage(ground: Ground, **planted: str) -> AsyncIterator[tuple[Town, Deaths]]:
     deaths = Deaths(ground.home / "points")
@@ -151,9 +156,7 @@ def test_a_mutation_fits_the_code(name: str) -> None:
     assert POINTER_CHECK in source("wsm.streams.scripts").with_name("finish.lua").read_text()
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="whether a process is stopped stands in /proc"
-)
+@with_proc
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_the_books_find_it(ground: Ground, name: str) -> None:
     async with stage(ground, CHAOS_MUTATION=name) as (at, deaths):
@@ -162,9 +165,7 @@ async def test_the_books_find_it(ground: Ground, name: str) -> None:
             await check_books(at, [SHOP], deaths.told)
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="whether a process is stopped stands in /proc"
-)
+@with_proc
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_without_it_the_books_are_right(ground: Ground, name: str) -> None:
     async with stage(ground) as (at, deaths):

@@ -5,19 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import Database
 from e2e.telling import discard
-from e2e.town import Ground
-from wsm.sandbox.embedded import Embedded
-
-
-@pytest.fixture
-def ground(embedded: Embedded, redis_url: str, database: Database, tmp_path: Path) -> Ground:
-    """The run's servers, emptied; a database and a home of the test's own."""
-    assert redis_url == embedded.redis_url
-    home = tmp_path / "home"
-    home.mkdir()
-    return Ground(embedded, database, home)
 
 
 @pytest.fixture

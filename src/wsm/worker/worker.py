@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from wsm.core.errors import StoreUnavailable, StreamsUnavailable, Unavailable
 from wsm.store.database import Database
@@ -100,10 +101,7 @@ class Worker:
 
     async def _hand_over(self, *, claiming: bool) -> int:
         """Ring, renew what is due and claim once. Returns how many bells were claimed."""
-        free = dict.fromkeys(Kind, 0)
-        if claiming:
-            for kind in Kind:
-                free[kind] = self._slots[kind] - self._held(kind)
+        free = self._free() if claiming else dict.fromkeys(Kind, 0)
         now = time.monotonic()
         due = now - self._renewed_at >= _RENEW_SECONDS
         # A busy worker claims hundreds of times a second: to renew everything each time was most of the work
@@ -125,14 +123,16 @@ class Worker:
 
         The wait for a token outlives a call of this: to cut it off would cost its connection.
         """
-        room = [kind for kind in Kind if self._held(kind) < self._slots[kind]]
+        room = [kind for kind, slots in self._free().items() if slots > 0]
         if self._token is None and room:
             self._token = asyncio.create_task(self._handover.wait(_IDLE_SECONDS, room))
         self._freed.clear()
         stopped, freed = asyncio.create_task(stop.wait()), asyncio.create_task(self._freed.wait())
-        waiting = (
-            {stopped} | ({self._token} if self._token else set()) | ({freed} if self._is_full() else set())
-        )
+        waiting: list[asyncio.Task[Any]] = [stopped]
+        if self._token is not None:
+            waiting.append(self._token)
+        if len(room) < len(Kind):
+            waiting.append(freed)
         try:
             due_in = max(0.0, self._renewed_at + _RENEW_SECONDS - time.monotonic())
             await asyncio.wait(
@@ -159,7 +159,7 @@ class Worker:
             await self._hand_back(bell)
             if isinstance(exc, StoreUnavailable):
                 self._store_away.set()
-        except Exception:
+        except Exception:  # the other bells go on
             outcome = "bug"
             log.exception("bell_failed", tenant=bell.tenant, bell=bell.id)
         finally:
@@ -216,8 +216,9 @@ class Worker:
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [task for _, task in self._running.values()]
 
-    def _is_full(self) -> bool:
-        return any(self._held(kind) >= self._slots[kind] for kind in Kind)
-
-    def _held(self, kind: Kind) -> int:
-        return sum(bell.kind is kind for bell, _ in self._running.values())
+    def _free(self) -> dict[Kind, int]:
+        """How many more bells of each kind may run."""
+        free = dict(self._slots)
+        for bell, _ in self._running.values():
+            free[bell.kind] -= 1
+        return free
