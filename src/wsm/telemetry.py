@@ -147,7 +147,7 @@ def _fault(_logger: Any, _method: str, line: structlog.typing.EventDict) -> stru
     while isinstance(exc, BaseException) and type(exc).__name__ not in types:
         types.append(type(exc).__name__)
         frames += traceback.extract_tb(exc.__traceback__)
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__ if exc.__suppress_context__ else exc.__context__
     if types:
         line["fault"] = types
         line["at_lines"] = [f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in frames]

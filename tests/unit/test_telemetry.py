@@ -26,9 +26,16 @@ telemetry.configure_logging("test", "info")
 log = telemetry.logger("room")
 WORDS = "{WORDS}"
 
+def refuse():
+    try:
+        raise OSError(WORDS)
+    except OSError:
+        detail = "new row violates; DETAIL: Failing row contains (" + WORDS + ")"
+        raise psycopg.errors.CheckViolation(detail) from None
+
 def fail():
     try:
-        raise psycopg.errors.CheckViolation("new row violates; DETAIL: Failing row contains (" + WORDS + ")")
+        refuse()
     except psycopg.Error as exc:
         raise RuntimeError(WORDS) from exc
 
