@@ -18,13 +18,14 @@ from wsm.ingest.app import Ingest
 from wsm.ingest.batch import Batcher
 from wsm.ingest.directory import LiveDirectory
 from wsm.ingest.doors import Doors
-from wsm.ingest.guard import BodyBudget, Bounds
+from wsm.ingest.exchange import BodyBudget, Bounds
+from wsm.ingest.ops import Ops
 from wsm.ingest.security import RefusalLog
 from wsm.ingest.server import listen, run, serve
 from wsm.streams import client, keys
 from wsm.streams.directory import PublishedDirectory
 from wsm.streams.handover import Handover, Limits
-from wsm.telemetry import ops_app
+from wsm.telemetry import ops_pages
 from wsm.wire import directory as published
 from wsm.wire.directory import Directory, Listed
 from wsm.wire.signature import session_secret, sign
@@ -195,7 +196,6 @@ async def site(
     bounds: Bounds | None = None,
     limits: Limits | None = None,
     bodies_bytes: int = 64 * 1024 * 1024,
-    keep_alive_seconds: int = 30,
     accept_seconds: float = 2.0,
     max_age_seconds: float = 60.0,
     drain_seconds: float = 5,
@@ -224,16 +224,14 @@ async def site(
         await directory.refresh()
     batcher = Batcher(handover.accept, timeout_seconds=accept_seconds)
     bodies = BodyBudget(bodies_bytes)
+    telemetry.INGEST_BODIES.set_function(lambda: bodies.held_bytes)
     refusals = RefusalLog()
     secrets = {ServerName(name): values for name, values in hook_secrets.items()}
     ingest = Ingest(
         doors=Doors(directory, secrets),
         submit=batcher.submit,
-        bodies=bodies,
         refusals=refusals,
-        ops=ops_app(_checks),
-        body_limit_bytes=BODY_LIMIT,
-        linger_seconds=0.5,
+        ops=Ops(ops_pages(_checks)),
         clock=lambda: NOW_MS,
     )
     sock = listen("127.0.0.1", 0)
@@ -244,8 +242,8 @@ async def site(
             ingest,
             sock,
             stop=stop,
-            bounds=bounds or Bounds(),
-            keep_alive_seconds=keep_alive_seconds,
+            bounds=msgspec.structs.replace(bounds or Bounds(), body_bytes=BODY_LIMIT, linger_seconds=0.5),
+            bodies=bodies,
             drain_seconds=drain_seconds,
         )
     )

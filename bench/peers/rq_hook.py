@@ -19,10 +19,10 @@ import psycopg
 from redis import Redis
 from rq import Queue
 
-from bench.peers.static_answer import serve_alone
+from bench.peers.static_answer import Static, serve_alone
 from bench.webhooks import secret
 from wsm.core.ids import SessionAddress, SessionName, TenantId
-from wsm.telemetry import Receive, Scope, Send
+from wsm.ingest.exchange import Answer, Request
 
 QUEUE = "bench"
 TABLES = """
@@ -33,7 +33,7 @@ create table if not exists peer.messages (
 create table if not exists peer.acks (
     session text, id text, level integer, at timestamptz default now(), primary key (session, id, level));
 """
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+_TAKEN, _FORGED = Answer(200, b"{}"), Answer(403, b"{}")
 
 
 @cache
@@ -79,25 +79,24 @@ def _secret(tenant: str, session: str) -> bytes:
     return secret(SessionAddress(TenantId(int(tenant)), SessionName(session))).encode()
 
 
-def main(port: int) -> None:
-    queue = Queue(QUEUE, connection=Redis.from_url(os.environ["REDIS_URL"]))
+class Hook(Static):
+    """Takes webhooks: a job for each."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, redis_url: str) -> None:
+        self._queue = Queue(QUEUE, connection=Redis.from_url(redis_url))
+
+    def ends(self, request: Request) -> None:
         """Take one webhook."""
-        body, more = b"", True
-        while more:
-            part = await receive()
-            body, more = body + part.get("body", b""), part.get("more_body", False)
-        _, _, _, tenant, session = scope["path"].split("/")
+        body = request.body or b""
+        _, _, _, tenant, session = request.path.decode().split("/")
         expected = hmac.new(_secret(tenant, session), body, hashlib.sha512).hexdigest()
-        signed = hmac.compare_digest(expected, dict(scope["headers"]).get(b"x-webhook-hmac", b"").decode())
-        if signed:
-            queue.enqueue("bench.peers.rq_hook.handle", body, result_ttl=0)
-        await send({"type": "http.response.start", "status": 200 if signed else 403, "headers": _HEADERS})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    serve_alone(app, port)
+        [claimed] = request.values(b"x-webhook-hmac") or [b""]
+        if hmac.compare_digest(expected, claimed.decode()):
+            self._queue.enqueue("bench.peers.rq_hook.handle", body, result_ttl=0)
+            request.answer(_TAKEN)
+        else:
+            request.answer(_FORGED)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve_alone(Hook(os.environ["REDIS_URL"]), int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""wsm's own server with an app that reads the body and answers a constant: `… static_answer PORT`.
+"""wsm's own server with a service that answers a constant to every whole request: `… static_answer PORT`.
 
 What it costs is the floor of what this server can do for any webhook.
 """
@@ -6,31 +6,38 @@ What it costs is the floor of what this server can do for any webhook.
 import asyncio
 import sys
 
-from wsm.ingest.guard import Bounds
+from wsm.core.errors import WsmError
+from wsm.ingest.exchange import Answer, BodyBudget, Bounds, Request, Service
 from wsm.ingest.server import listen, run, serve
-from wsm.telemetry import AsgiApp, Receive, Scope, Send
 
-_BODY = b'{"status":"accepted"}'
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
+_ACCEPTED = Answer(200, b'{"status":"accepted"}')
 
 
-async def app(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one request."""
-    while (await receive()).get("more_body", False):
-        pass
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _BODY})
+class Static:
+    """The service."""
+
+    def begins(self, request: Request) -> None:
+        """Let everybody in."""
+
+    def ends(self, request: Request) -> None:
+        """Answer one request."""
+        request.answer(_ACCEPTED)
+
+    def refuse(self, request: Request, exc: WsmError) -> Answer:  # noqa: ARG002
+        """Answer what is over a bound."""
+        return Answer(503, b"")
 
 
-def serve_alone(app: AsgiApp, port: int) -> None:
-    """Serve an app by wsm's own server until SIGTERM."""
+def serve_alone(service: Service, port: int) -> None:
+    """Serve by wsm's own server until SIGTERM."""
     sock = listen("127.0.0.1", port)
 
     async def until(stop: asyncio.Event) -> None:
-        await serve(app, sock, stop=stop, bounds=Bounds(), drain_seconds=1)
+        bodies = BodyBudget(1 << 26)
+        await serve(service, sock, stop=stop, bounds=Bounds(), bodies=bodies, drain_seconds=1)
 
     run(until)
 
 
 if __name__ == "__main__":
-    serve_alone(app, int(sys.argv[1]))
+    serve_alone(Static(), int(sys.argv[1]))

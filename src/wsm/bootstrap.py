@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wsm.streams.handover import Handover
 
 _REDIS_SECONDS = 5.0
+_OPS_CONNECTIONS = 64
 _DIRECTORY_AGE_SECONDS = 2.0
 _CALLS_PER_SERVER = 64
 """Of one worker at once, or half of its slots for deliveries: a server that hangs leaves the rest."""
@@ -62,8 +63,9 @@ def run_ingest(settings: Settings) -> None:
     from wsm.ingest.batch import Batcher  # noqa: PLC0415
     from wsm.ingest.directory import LiveDirectory  # noqa: PLC0415
     from wsm.ingest.doors import Doors  # noqa: PLC0415
-    from wsm.ingest.guard import BodyBudget, Bounds  # noqa: PLC0415
-    from wsm.ingest.security import RefusalLog  # noqa: PLC0415
+    from wsm.ingest.exchange import BodyBudget, Bounds  # noqa: PLC0415
+    from wsm.ingest.ops import Ops  # noqa: PLC0415
+    from wsm.ingest.security import RefusalLog, TrustedProxies  # noqa: PLC0415
     from wsm.ingest.server import listen, run, serve  # noqa: PLC0415
     from wsm.streams.client import connect  # noqa: PLC0415
     from wsm.streams.directory import PublishedDirectory  # noqa: PLC0415
@@ -72,6 +74,7 @@ def run_ingest(settings: Settings) -> None:
     _require(settings, "redis_url", "master_keys")
     keys = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
     hooks = {ServerName(name): server.hook_secrets for name, server in settings.waha.items()}
+    proxies = TrustedProxies(settings.trusted_proxies)
     sock = listen(settings.host, settings.port)
 
     async def main(stop: asyncio.Event) -> None:
@@ -97,13 +100,12 @@ def run_ingest(settings: Settings) -> None:
                 directory.require()
 
             checks = {"redis": _durable(settings, redis), "directory": directory_check}
-            app = Ingest(
+            service = Ingest(
                 doors=Doors(directory, hooks),
                 submit=batcher.submit,
-                bodies=BodyBudget(settings.bodies_in_flight_bytes),
                 refusals=refusals,
-                ops=telemetry.ops_app(lambda: _ask(checks)),
-                body_limit_bytes=settings.body_limit_bytes,
+                ops=Ops(telemetry.ops_pages(lambda: _ask(checks))),
+                proxies=proxies,
                 retry_after_seconds=settings.retry_after_seconds,
             )
             await stack.enter_async_context(_beside(directory.watch(), refusals.watch()))
@@ -111,19 +113,21 @@ def run_ingest(settings: Settings) -> None:
             bounds = Bounds(
                 header_seconds=settings.header_deadline_seconds,
                 body_seconds=settings.body_deadline_seconds,
+                keep_alive_seconds=settings.keep_alive_seconds,
+                body_bytes=settings.body_limit_bytes,
                 request_bytes=8 * settings.body_limit_bytes,
                 connections=settings.connections,
                 requests=settings.requests_in_flight,
-                retry_after_seconds=settings.retry_after_seconds,
             )
+            bodies = BodyBudget(settings.bodies_in_flight_bytes)
+            telemetry.INGEST_BODIES.set_function(lambda: bodies.held_bytes)
             await serve(
-                app,
+                service,
                 sock,
                 stop=stop,
                 bounds=bounds,
-                keep_alive_seconds=settings.keep_alive_seconds,
+                bodies=bodies,
                 drain_seconds=settings.drain_seconds,
-                trusted_proxies=settings.trusted_proxies,
             )
             await batcher.aclose()
 
@@ -333,13 +337,17 @@ async def _observed(settings: Settings, checks: Mapping[str, Check]) -> AsyncIte
     if not settings.ops_port:
         yield
         return
-    from wsm.ingest.guard import Bounds  # noqa: PLC0415
+    from wsm.ingest.exchange import BodyBudget, Bounds  # noqa: PLC0415
+    from wsm.ingest.ops import Ops  # noqa: PLC0415
     from wsm.ingest.server import listen, serve  # noqa: PLC0415
 
     ended = asyncio.Event()
     sock = listen(settings.host, settings.ops_port)
-    app = telemetry.ops_app(lambda: _ask(checks))
-    serving = asyncio.create_task(serve(app, sock, stop=ended, bounds=Bounds(), drain_seconds=1))
+    service = Ops(telemetry.ops_pages(lambda: _ask(checks)))
+    bounds, bodies = Bounds(connections=_OPS_CONNECTIONS, body_bytes=0), BodyBudget(0)
+    serving = asyncio.create_task(
+        serve(service, sock, stop=ended, bounds=bounds, bodies=bodies, drain_seconds=1)
+    )
     try:
         yield
     finally:

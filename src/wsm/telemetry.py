@@ -164,39 +164,38 @@ def logger(room: str) -> structlog.typing.FilteringBoundLogger:
     return log
 
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+OPS_PAGES = ("/healthz", "/readyz", "/metrics")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page as it is answered."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Pages = Callable[[str], Awaitable[Page]]
+"""Writes a page of `OPS_PAGES` by its path."""
 Checks = Callable[[], Awaitable[dict[str, str]]]
 """Asks what a process needs and returns name -> `ok` or the reason why not. Must answer within seconds."""
 
 
-def ops_app(checks: Checks) -> AsgiApp:
-    """Build the ASGI app that answers GET /healthz, /readyz and /metrics; 404 to everything else.
+def ops_pages(checks: Checks) -> Pages:
+    """Return what writes the pages of `OPS_PAGES`.
 
     /healthz says that the loop turns. /readyz answers 200 when every check says `ok`, else 503, with the
     checks as JSON. /metrics is Prometheus' text format.
     """
 
-    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        status, content_type, body = 404, "application/json", b'{"error":"not found"}'
-        path = scope["path"] if scope["method"] == "GET" else None
-        if path == "/healthz":
-            status, body = 200, b'{"status":"ok"}'
-        elif path == "/readyz":
-            found = await checks()
-            status = 200 if all(value == "ok" for value in found.values()) else 503
-            body = msgspec.json.encode(found)
-        elif path == "/metrics":
-            status, content_type, body = 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
-        headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def write(path: str) -> Page:
+        if path == "/metrics":
+            return Page(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+        found = await checks() if path == "/readyz" else {"status": "ok"}
+        is_well = all(value == "ok" for value in found.values())
+        return Page(200 if is_well else 503, "application/json", msgspec.json.encode(found))
 
-    return app
+    return write
 
 
 def metrics_page() -> str:

@@ -1,17 +1,16 @@
-"""Input after input into the real ASGI app, and every answer held against what it has to be.
+"""Input after input into real connections behind the parser, and every answer held against what it has to be.
 
-The app has real doors, a real directory and real verifiers. What it submits is recorded; of every tenth
+The service has real doors, a real directory and real verifiers. What it submits is recorded; of every tenth
 block it goes through the real Batcher and Handover to a Valkey as well, and is read back from there. In
 another tenth there is no room: small budgets, and a submit that says no.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -22,14 +21,16 @@ from wsm.core.errors import BadInput, MailboxFull, StreamsUnavailable, Unavailab
 from wsm.core.events import Origin
 from wsm.core.ids import EntryId, ServerName, SessionName, TenantId
 from wsm.ingest.app import Ingest
-from wsm.ingest.batch import Batcher, Item
+from wsm.ingest.batch import Batcher, Item, Settle
+from wsm.ingest.connection import Connection
 from wsm.ingest.directory import LiveDirectory
 from wsm.ingest.doors import Doors
-from wsm.ingest.guard import BodyBudget
+from wsm.ingest.exchange import BodyBudget, Bounds, Crowd
+from wsm.ingest.ops import Ops
 from wsm.ingest.security import RefusalLog
 from wsm.streams import keys
 from wsm.streams.handover import Handover, Limits, Offer
-from wsm.telemetry import ops_app
+from wsm.telemetry import ops_pages
 from wsm.wire import directory as published
 from wsm.wire import waha
 
@@ -52,10 +53,12 @@ class Fault(AssertionError):
         self.number = number
 
 
-class Answer(msgspec.Struct):
-    """What the app sent, as far as it came, and what it submitted."""
+Submit = Callable[[Item, Settle], None]
 
-    starts: int = 0
+
+class Answer(msgspec.Struct):
+    """What the client was told, as far as it came, and what was confirmed to be kept."""
+
     status: int = 0
     headers: dict[bytes, bytes] = {}
     body: bytes = b""
@@ -73,12 +76,12 @@ class Tally(msgspec.Struct):
     events: Counter[str] = msgspec.field(default_factory=Counter)
 
 
-async def _kept_nowhere(_item: Item) -> None:
-    return None
+def _kept_nowhere(_item: Item, settle: Settle) -> None:
+    settle(None)
 
 
 class Bench:
-    """The app, and what is true of every answer. `sample` is handed each accepted event of a session."""
+    """The service, and what is true of every answer. `sample` is handed each accepted event of a session."""
 
     def __init__(self, seed: int, redis: Any, sample: Callable[[int, Offer], None]) -> None:
         self.tally = Tally()
@@ -94,7 +97,7 @@ class Bench:
         self._accept = handover.accept
 
     async def block(self, first: int, size: int) -> None:
-        """Give the app `size` inputs at once. Raises Fault."""
+        """Give it `size` inputs at once. Raises Fault."""
         await self._directory.refresh()
         index = first // BLOCK
         is_real, is_scarce = index % _EVERY == 0, index % _EVERY == 5
@@ -102,12 +105,13 @@ class Bench:
         batcher = Batcher(self._accept, timeout_seconds=30)
         inputs = [make(self._seed, number) for number in range(first, first + size)]
 
-        async def submit(number: int, item: Item) -> None:
+        def submit(number: int, item: Item, settle: Settle) -> None:
             if is_scarce and number % 3 == 0:
-                refuse = _SCARCITY[number % len(_SCARCITY)]
-                raise refuse()
-            if is_real:
-                await batcher.submit(item)
+                settle(_SCARCITY[number % len(_SCARCITY)]())
+            elif is_real:
+                batcher.submit(item, settle)
+            else:
+                settle(None)
 
         found = await asyncio.gather(
             *(self.say(given, partial(submit, number), bodies) for number, given in enumerate(inputs, first)),
@@ -131,50 +135,46 @@ class Bench:
         self.tally.accepted += len(items)
 
     async def say(
-        self,
-        given: Input,
-        submit: Callable[[Item], Awaitable[None]] = _kept_nowhere,
-        bodies: BodyBudget | None = None,
+        self, given: Input, submit: Submit = _kept_nowhere, bodies: BodyBudget | None = None
     ) -> Answer:
-        """Give the app one input; whatever it raises comes out."""
-        answer = Answer()
+        """Give a connection one input, as a parser tells it; whatever it raises comes out."""
+        items: list[Item] = []
 
-        async def submitted(item: Item) -> None:
-            await submit(item)
-            answer.items.append(item)
+        def submitted(item: Item, settle: Settle) -> None:
+            def settled(failure: Unavailable | None) -> None:
+                if failure is None:
+                    items.append(item)
+                settle(failure)
 
-        app = Ingest(
+            submit(item, settled)
+
+        service = Ingest(
             doors=self._doors,
             submit=submitted,
-            bodies=bodies or BodyBudget(1 << 26),
             refusals=self._refusals,
-            ops=ops_app(_all_is_well),
-            body_limit_bytes=BODY_LIMIT,
+            ops=Ops(ops_pages(_all_is_well)),
             clock=lambda: SENT_MS,
         )
-        chunks = iter(given.chunks)
-        still = len(given.chunks)
-
-        async def receive() -> dict[str, Any]:
-            nonlocal still
+        crowd = Crowd(service, Bounds(body_bytes=BODY_LIMIT), bodies or BodyBudget(1 << 26))
+        connection = Connection(crowd)
+        connection._parser = _Parsed(given.method.encode("latin-1"))  # type: ignore[assignment]
+        client = _Client(given.client)
+        connection.connection_made(client)
+        connection.on_message_begin()
+        connection.on_url(given.path + (b"?" + given.query if given.query else b""))
+        for name, value in given.headers:
+            connection.on_header(name, value)
+        connection.on_headers_complete()
+        for chunk in given.chunks:
             if len(given.chunks) > 1:
                 await asyncio.sleep(0)
-            chunk = next(chunks, None)
-            if chunk is None:
-                return {"type": "http.disconnect"}
-            still -= 1
-            return {"type": "http.request", "body": chunk, "more_body": still > 0 or given.left}
-
-        async def send(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                answer.starts += 1
-                answer.status, answer.headers = message["status"], dict(message["headers"])
-            else:
-                answer.body += message.get("body", b"")
-                answer.is_complete = not message.get("more_body", False)
-
-        await app(_scope(given), receive, send)
-        return answer
+            connection.on_body(chunk)
+        if given.left:
+            connection.connection_lost(None)
+        else:
+            connection.on_message_complete()
+            await client.answered.wait()
+        return client.answer(given.method, items)
 
     def _take(self, number: int, item: Item) -> None:
         """Read an accepted body as a worker does."""
@@ -217,8 +217,8 @@ def _wrong(given: Input, answer: Answer, *, is_scarce: bool) -> str | None:
     allowed = expected(given)
     if answer.status == 0:
         return f"no answer, expected {set(allowed)}" if allowed else None
-    if answer.starts != 1 or not answer.is_complete or b"location" in answer.headers:
-        return f"{answer.starts} answers, complete: {answer.is_complete}, {answer.headers}"
+    if not answer.is_complete or b"location" in answer.headers:
+        return f"complete: {answer.is_complete}, {answer.headers}"
     if answer.status == 503 and is_scarce and given.method == "POST":
         return _wrong_503(answer)
     if answer.status not in allowed:
@@ -247,17 +247,53 @@ def _wrong_503(answer: Answer) -> str | None:
     return None
 
 
-def _scope(given: Input) -> dict[str, Any]:
-    path = unquote_to_bytes(given.path).decode("utf-8", "replace")
-    return {
-        "type": "http",
-        "method": given.method,
-        "path": path,
-        "raw_path": given.path,
-        "query_string": given.query,
-        "headers": list(given.headers),
-        "client": (given.client, 1),
-    }
+class _Parsed:
+    """What the parser says of a whole request of HTTP/1.1."""
+
+    def __init__(self, method: bytes) -> None:
+        self._method = method
+
+    def get_method(self) -> bytes:
+        return self._method
+
+    def get_http_version(self) -> str:
+        return "1.1"
+
+    def should_keep_alive(self) -> bool:
+        return True
+
+
+class _Client(asyncio.Transport):
+    """The other end: what is written to it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})
+        self.answered = asyncio.Event()
+        self._said = b""
+        self._closing = False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        assert not self._closing
+        if data != b"HTTP/1.1 100 Continue\r\n\r\n":
+            self._said += data
+            self.answered.set()
+
+    def close(self) -> None:
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def answer(self, method: str, items: list[Item]) -> Answer:
+        """Read what was written; not a byte may be left over or missing."""
+        if not self._said:
+            return Answer(items=items)
+        head, _, body = self._said.partition(b"\r\n\r\n")
+        start, *lines = head.split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines)
+        length = 0 if method == "HEAD" else int(headers[b"content-length"])
+        status = int(start.split(b" ")[1])
+        return Answer(status, headers, body, is_complete=len(body) == length, items=items)
 
 
 def _directory() -> LiveDirectory:

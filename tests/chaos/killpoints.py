@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 WAY = (
-    "wsm.ingest.app",
     "wsm.ingest.batch",
     "wsm.ingest.directory",
     "wsm.ingest.server",
@@ -38,7 +37,7 @@ WAY = (
 """The modules that a message passes, from the socket to the gateway and back."""
 
 ASIDE = {
-    "wsm.ingest.guard": "cuts silent connections, beside the requests; what it cuts is answered by nobody",
+    "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.reads": "answers commands of people, and changes nothing",

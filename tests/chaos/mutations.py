@@ -32,8 +32,8 @@ MUTATIONS = {
     "no_dedupe": Mutation("wsm.wire.waha_body", '"key": once,', '"key": f"{once}|{self.entry}",'),
     "early_ack": Mutation(
         "wsm.ingest.batch",
-        "await waiting.reply",
-        "waiting.reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())",
+        "self._queue.append(_Waiting(item, time.monotonic(), settle))",
+        "self._queue.append(_Waiting(item, time.monotonic(), lambda _: None)); settle(None)",
     ),
     "blind_repeat": Mutation(
         "wsm.store.queries",

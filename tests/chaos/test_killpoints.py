@@ -66,10 +66,10 @@ def test_a_process_dies_at_the_point_that_is_named() -> None:
 
 
 def test_a_point_that_does_not_exist_is_refused() -> None:
-    refused = started(CHAOS_POINT="ingest.app:Ingest.nowhere#1.before")
+    refused = started(CHAOS_POINT="ingest.batch:Batcher.nowhere#1.before")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "there is no point ingest.app:Ingest.nowhere#1.before\n",
+        "there is no point ingest.batch:Batcher.nowhere#1.before\n",
     )
 
 

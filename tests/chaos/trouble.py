@@ -4,8 +4,8 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import psycopg
@@ -80,13 +80,20 @@ def troubles(
         for kind in Wrong:
             await at.phone.fault(kind, seconds=1)
 
+    @asynccontextmanager
+    async def held(shops: Sequence[TenantId]) -> AsyncIterator[None]:
+        """Hold the lanes of tenants."""
+        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
+            for shop in shops:
+                await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+            yield
+
     async def entries_break() -> None:
         """Let several messages of several customers fail in one turn: they gather while the lane is held."""
         shop = chance.choice(tenants)
         await at.execute("drop function if exists broken() cascade")
         await at.execute(_BREAK)
-        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+        async with held([shop]):
             for who in customers(3, shop=999):
                 for text in ("oi", "quebra", "oi?"):
                     await at.says(shop, who, text)
@@ -95,14 +102,35 @@ def troubles(
         await at.execute("drop function broken() cascade")
 
     async def somebody_comes_back_in_the_turn_of_his_closing() -> None:
-        shop, who = chance.choice(tenants), customers(1, shop=998)[0]
-        await at.says(shop, who, "oi")
+        """Hold lanes by a turn of somebody else's, so that both come in the one after it."""
+        shops, (who, another) = chance.sample(tenants, 6), customers(2, shop=998)
+        for shop in shops:
+            await at.says(shop, who, "oi")
         await asyncio.sleep(_SOME_SECONDS)
-        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
-            await at.closes(shop, who)
-            await at.says(shop, who, "mais uma coisa")
+        async with held(shops):
+            for shop in shops:
+                await at.says(shop, another, "oi")
+            await asyncio.sleep(_SOME_SECONDS / 2)
+            for shop in shops:
+                await at.closes(shop, who)
+                await at.says(shop, who, "mais uma coisa")
+            await asyncio.sleep(_SOME_SECONDS / 2)
+
+    async def nobody_hears_what_was_sent() -> None:
+        """Messages leave, their answers are lost, and their echoes find ingest standing still."""
+        shops, who = chance.sample(tenants, 6), customers(1, shop=997)[0]
+        async with held(shops):
+            for shop in shops:
+                await at.says(shop, who, "oi")
+            await at.phone.fault(Wrong.CUT_AFTER, phone=who, times=len(shops))
             await asyncio.sleep(_SOME_SECONDS)
+            pid = at.site.supervisor.pid("ingest")
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(4 * _SOME_SECONDS)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     async def somebody_asks_who_can_work() -> None:
         await asyncio.gather(*map(at.ready, PROCESSES), return_exceptions=True)
@@ -115,8 +143,7 @@ def troubles(
     async def workers_are_ended_in_the_middle_of_a_turn() -> None:
         """Hold a lane for longer than a worker may take to end."""
         shop = chance.choice(tenants)
-        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
+        async with held([shop]):
             await at.says(shop, customers(1, shop=999)[0], "oi")
             await asyncio.sleep(_SOME_SECONDS)
             await processes_are_ended()
@@ -167,7 +194,7 @@ def troubles(
 
     found = [redis_forgets, sends_go_wrong, waha_refuses, clients_misbehave, entries_break]
     found += [somebody_asks_who_can_work, valkey_dies, postgres_dies, processes_are_ended]
-    found += [somebody_comes_back_in_the_turn_of_his_closing]
+    found += [somebody_comes_back_in_the_turn_of_his_closing, nobody_hears_what_was_sent]
     found += [workers_are_ended_in_the_middle_of_a_turn, ingest_is_ended_while_valkey_stands_still]
     chance.shuffle(found)
     return [safe(trouble) for trouble in found]

@@ -28,7 +28,8 @@ from wsm.ingest.app import Ingest
 from wsm.ingest.batch import Batcher
 from wsm.ingest.directory import LiveDirectory
 from wsm.ingest.doors import Doors
-from wsm.ingest.guard import BodyBudget, Bounds
+from wsm.ingest.exchange import BodyBudget, Bounds
+from wsm.ingest.ops import Ops
 from wsm.ingest.security import RefusalLog
 from wsm.ingest.server import listen, serve
 from wsm.store import fleet
@@ -38,7 +39,7 @@ from wsm.streams import keys
 from wsm.streams.client import connect
 from wsm.streams.directory import PublishedDirectory
 from wsm.streams.keys import Kind
-from wsm.telemetry import ops_app
+from wsm.telemetry import ops_pages
 from wsm.wire.signature import session_secret
 from wsm.worker.deliver import Deliveries
 from wsm.worker.turn import Turns
@@ -151,9 +152,8 @@ async def house(
         ingest = Ingest(
             doors=Doors(directory, hook_secrets),
             submit=batcher.submit,
-            bodies=BodyBudget(1 << 24),
             refusals=RefusalLog(),
-            ops=ops_app(_nothing),
+            ops=Ops(ops_pages(_nothing)),
             clock=lambda: at.now_ms,
         )
         gateways = Gateways({}, send_timeout_seconds=1)
@@ -173,7 +173,9 @@ async def house(
         stop = asyncio.Event()
         watching = asyncio.create_task(directory.watch())
         async with asyncio.TaskGroup() as processes:
-            processes.create_task(serve(ingest, sock, stop=stop, bounds=Bounds(), drain_seconds=1))
+            processes.create_task(
+                serve(ingest, sock, stop=stop, bounds=Bounds(), bodies=BodyBudget(1 << 24), drain_seconds=1)
+            )
             processes.create_task(worker.run(stop))
             processes.create_task(clock.run(stop))
             try:

@@ -7,26 +7,41 @@ from contextlib import ExitStack
 import uvloop
 
 from ingesting import request
-from wsm.ingest.guard import Bounds
+from wsm.core.errors import WsmError
+from wsm.ingest.exchange import Answer, BodyBudget, Bounds, Request
 from wsm.ingest.server import listen, serve
-from wsm.telemetry import Receive, Scope, Send
 
 CROWD = 200
+ANSWER = Answer(200, b"")
+
+
+class Counting:
+    """A service that answers at once and knows when it was asked so often."""
+
+    def __init__(self, all_heard: asyncio.Event) -> None:
+        self._all_heard = all_heard
+        self._heard = 0
+
+    def begins(self, request: Request) -> None:
+        """Let everybody in."""
+
+    def ends(self, request: Request) -> None:
+        """Count and answer."""
+        self._heard += 1
+        if self._heard == CROWD:
+            self._all_heard.set()
+        request.answer(ANSWER)
+
+    def refuse(self, request: Request, exc: WsmError) -> Answer:
+        """Never comes to it."""
+        raise AssertionError(exc)
 
 
 async def crowded() -> int:
     """Let a crowd connect and ask while nothing turns; count the turns until all have been heard."""
-    heard = turns = 0
+    turns = 0
     all_heard, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-
-    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
-        nonlocal heard
-        heard += 1
-        if heard == CROWD:
-            all_heard.set()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
     def turn() -> None:
         nonlocal turns
@@ -36,7 +51,9 @@ async def crowded() -> int:
 
     sock = listen("127.0.0.1", 0)
     address = sock.getsockname()
-    serving = asyncio.create_task(serve(app, sock, stop=stop, bounds=Bounds(), drain_seconds=1))
+    serving = asyncio.create_task(
+        serve(Counting(all_heard), sock, stop=stop, bounds=Bounds(), bodies=BodyBudget(0), drain_seconds=1)
+    )
     with ExitStack() as stack:
         await asyncio.sleep(0.1)
         for _ in range(CROWD):

@@ -21,7 +21,7 @@ from ingesting import (
     to,
 )
 from waiting import wait_for
-from wsm.ingest.guard import Bounds
+from wsm.ingest.exchange import Bounds
 from wsm.wire.signature import sign
 
 BODY = event(ANN.session)
@@ -93,7 +93,8 @@ async def test_many_slow_ones_do_not_keep_a_good_one_waiting(redis_url: str) -> 
 
 
 async def test_an_idle_connection_is_kept_and_then_closed(redis_url: str) -> None:
-    async with site(redis_url, bounds=HASTY, keep_alive_seconds=1) as ingest, connected(ingest.port) as idle:
+    bounds = Bounds(header_seconds=0.25, body_seconds=0.25, keep_alive_seconds=1)
+    async with site(redis_url, bounds=bounds) as ingest, connected(ingest.port) as idle:
         await idle.send(GOOD)
         assert (await idle.reply()).status == 200
         # Idle is not silent: this is far beyond the deadline of a header.

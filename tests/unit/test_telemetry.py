@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from wsm import bootstrap, telemetry
 from wsm.core.errors import StoreUnavailable
 from wsm.streams.client import durability
-from wsm.telemetry import METRICS, configure_logging, metrics_page, ops_app
+from wsm.telemetry import METRICS, Page, configure_logging, metrics_page, ops_pages
 
 WORDS = "PRIVATE WORDS"
 SCRIPT = f"""
@@ -131,47 +131,28 @@ def test_no_metric_is_left_out_of_the_list() -> None:
     assert set(defined) == set(METRICS)
 
 
-async def asked(
-    path: str, found: dict[str, str] | None = None, method: str = "GET"
-) -> tuple[int, str, bytes]:
-    """Ask an ops app: status, content type, body."""
-    sent: list[dict[str, Any]] = []
+async def asked(path: str, found: dict[str, str] | None = None) -> Page:
+    """Ask for a page."""
 
     async def checks() -> dict[str, str]:
         return found or {}
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    await ops_app(checks)({"type": "http", "method": method, "path": path}, receive, send)
-    start, body = sent
-    headers = dict(start["headers"])
-    assert int(headers[b"content-length"]) == len(body["body"])
-    return start["status"], headers[b"content-type"].decode(), body["body"]
+    return await ops_pages(checks)(path)
 
 
 async def test_a_process_says_that_it_lives_and_whether_it_is_ready() -> None:
-    assert (await asked("/healthz", {"database": "away"}))[0] == 200
-    assert await asked("/readyz", {"database": "ok", "redis": "ok"}) == (
-        200, "application/json", b'{"database":"ok","redis":"ok"}',
-    )  # fmt: skip
-    status, _, body = await asked("/readyz", {"database": "StoreUnavailable", "redis": "ok"})
-    assert (status, json.loads(body)["database"]) == (503, "StoreUnavailable")
+    assert (await asked("/healthz", {"database": "away"})).status == 200
+    well = Page(200, "application/json", b'{"database":"ok","redis":"ok"}')
+    assert await asked("/readyz", {"database": "ok", "redis": "ok"}) == well
+    page = await asked("/readyz", {"database": "StoreUnavailable", "redis": "ok"})
+    assert (page.status, json.loads(page.body)["database"]) == (503, "StoreUnavailable")
 
 
 async def test_metrics_are_prometheus_text() -> None:
-    status, content_type, body = await asked("/metrics")
-    assert status == 200
-    assert content_type.startswith("text/plain")
-    assert b"# TYPE wsm_bells_total counter" in body
-
-
-@pytest.mark.parametrize(("path", "method"), [("/", "GET"), ("/readyz/", "GET"), ("/metrics", "POST")])
-async def test_there_is_nothing_else(path: str, method: str) -> None:
-    assert (await asked(path, method=method))[0] == 404
+    page = await asked("/metrics")
+    assert page.status == 200
+    assert page.content_type.startswith("text/plain")
+    assert b"# TYPE wsm_bells_total counter" in page.body
 
 
 async def test_every_check_says_why_not_whatever_happens_to_it() -> None:

@@ -24,17 +24,19 @@ log = telemetry.logger("ingest")
 
 Item = Offer | Misfit
 Accept = Callable[[Sequence[Item]], Awaitable[Sequence[Verdict]]]
+Settle = Callable[[Unavailable | None], None]
+"""Hears, once, that an item is durable (None), or why that is not known. Must not raise."""
 
 _ACCEPTED = telemetry.INGEST_REQUESTS.labels("accepted")
 _QUARANTINED = telemetry.INGEST_REQUESTS.labels("quarantined")
 
 
 class _Waiting(msgspec.Struct):
-    """An item in the queue, `since` a monotonic time; `reply` ends with None or an Unavailable."""
+    """An item in the queue, `since` a monotonic time."""
 
     item: Item
     since: float
-    reply: asyncio.Future[None]
+    settle: Settle
 
 
 class Batcher:
@@ -67,24 +69,21 @@ class Batcher:
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def submit(self, item: Item) -> None:
-        """Append an item; return when it is durable.
+    def submit(self, item: Item, settle: Settle) -> None:
+        """Append an item, and call `settle` when it is durable.
 
-        Raises MailboxFull for its tenant or for all, StreamsUnavailable when it is not known to be durable,
-        Unavailable when the queue is full or closed. Cancelling the wait harms nobody: what was already
-        handed over stays appended.
+        Raises Unavailable, and never calls, when the queue is full or closed. `settle` gets MailboxFull, for
+        the item's tenant or for all, or StreamsUnavailable when it is not known to be durable.
         """
         size_bytes = len(item.body)
         if self._closed:
             raise Unavailable("stopping")
         if len(self._queue) >= self._queue_entries or self._queued_bytes + size_bytes > self._queue_bytes:
             raise Unavailable("queue_full")
-        waiting = _Waiting(item, time.monotonic(), asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        self._queue.append(_Waiting(item, time.monotonic(), settle))
         self._queued_bytes += size_bytes
         if self._sending is None:
             self._send_next()
-        await waiting.reply
 
     async def aclose(self) -> None:
         """Take nothing more, and return when everything taken has its reply."""
@@ -122,7 +121,7 @@ class Batcher:
             self._settle(batch, verdicts, failure)
 
     def _take(self) -> list[_Waiting]:
-        """Take the next batch off the queue, without those who left and those who waited too long."""
+        """Take the next batch off the queue, without those who waited too long."""
         batch: list[_Waiting] = []
         size_bytes = 0
         oldest = time.monotonic() - self._timeout_seconds
@@ -132,10 +131,8 @@ class Batcher:
                 break
             waiting = self._queue.popleft()
             self._queued_bytes -= next_bytes
-            if waiting.reply.done():
-                continue
             if waiting.since < oldest:
-                waiting.reply.set_exception(StreamsUnavailable("waited too long for its turn"))
+                waiting.settle(StreamsUnavailable("waited too long for its turn"))
                 continue
             batch.append(waiting)
             size_bytes += next_bytes
@@ -150,15 +147,11 @@ class Batcher:
                     quarantined += 1
                 else:
                     accepted += 1
-            if waiting.reply.done():
-                continue
-            if verdict is Verdict.ACCEPTED:
-                waiting.reply.set_result(None)
+                waiting.settle(None)
             elif verdict is None:
-                waiting.reply.set_exception(StreamsUnavailable(failure))
+                waiting.settle(StreamsUnavailable(failure))
             else:
-                scope = "tenant" if verdict is Verdict.TENANT_FULL else "all"
-                waiting.reply.set_exception(MailboxFull(scope))
+                waiting.settle(MailboxFull("tenant" if verdict is Verdict.TENANT_FULL else "all"))
         _ACCEPTED.inc(accepted)
         _QUARANTINED.inc(quarantined)
         seconds = time.monotonic() - batch[0].since

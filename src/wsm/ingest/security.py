@@ -1,4 +1,6 @@
-"""The log of refusals: enough of each source to see what it does, never a flood, never a content.
+"""Who knocks: the log of refusals, and whose word on a client's address counts.
+
+The log has enough of each source to see what it does, never a flood, never a content.
 
 A wrong key makes WAHA send every event sixteen times, and anybody may post here. So each source address
 gets a few lines per window and all of them together a bounded number; what was left out is counted and said
@@ -9,8 +11,11 @@ session that exists.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 
 from wsm import telemetry
+from wsm.core.errors import BadInput
 from wsm.core.ids import SessionAddress
 
 _NAMED_SOURCES = 5
@@ -81,3 +86,46 @@ class RefusalLog:
                 self.turn_window()
         finally:
             self.turn_window()
+
+
+class TrustedProxies:
+    """Proxies whose X-Forwarded-For is believed, by address or network. Raises BadInput for anything else."""
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        try:
+            self._networks = [ip_network(each, strict=False) for each in trusted]
+        except ValueError as exc:
+            raise BadInput("trusted_proxies", str(exc)) from exc
+
+    def client(self, peer: str, forwarded: Sequence[bytes]) -> str:
+        """Who asked: the last that was seen by a proxy of ours and is none itself.
+
+        forwarded  the values of X-Forwarded-For; each proxy appends whom it saw, so only what stands behind
+                   the first stranger, read from the end, is true
+        """
+        client = peer
+        hops = [hop.strip() for value in forwarded for hop in value.decode("latin-1").split(",")]
+        while hops and self._trusts(client):
+            nearer = _address(hops.pop())
+            if nearer is None:
+                break
+            client = nearer
+        return client
+
+    def _trusts(self, client: str) -> bool:
+        address = _address(client)
+        return address is not None and any(ip_address(address) in each for each in self._networks)
+
+
+NO_PROXIES = TrustedProxies(())
+
+
+def _address(hop: str) -> str | None:
+    """An address as it was said, with or without its port; None if it is none."""
+    host = hop.partition("]")[0].lstrip("[") if hop.startswith("[") else hop
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None

@@ -1,38 +1,26 @@
-"""The loop, the socket and the signals of the ingest process.
-
-uvicorn serves; everything it would decide by itself is decided here: its signal handling is off, since it
-raises SIGTERM again after its shut-down and the process would die by it; so are the access log, the server
-header and, unless asked for, the belief in X-Forwarded-For.
-"""
+"""The loop, the sockets and the signals of a process that serves, and how it ends."""
 
 import asyncio
 import contextlib
-import math
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 
 import msgspec
-import uvicorn
 import uvloop
 
 from wsm.core.errors import BadInput
-from wsm.ingest.guard import Bounds, guarded, watch
-from wsm.telemetry import AsgiApp
+from wsm.ingest.connection import Connection
+from wsm.ingest.exchange import BodyBudget, Bounds, Crowd, Service
 
 _BACKLOG = 2048
 _DOORS = 32
 """How many clients are let in at each turn of the loop. libuv lets one in for each descriptor that listens;
 with one alone, a crowd at a busy loop waits for as many turns, and its last for seconds."""
 _OTHER_FILES = 100 + _DOORS
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `run`."""
-        yield
+_LAST_SECONDS = 1.0
+"""For those who were told to come again, to read it."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -56,51 +44,71 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    app: AsgiApp,
+    service: Service,
     sock: socket.socket,
     *,
     stop: asyncio.Event,
     bounds: Bounds,
-    keep_alive_seconds: int = 30,
+    bodies: BodyBudget,
     drain_seconds: float = 20.0,
-    trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serve on a listening socket until `stop` is set; then accept no more, answer what is in flight, return.
 
-    bounds              fewer connections where the system allows fewer open files
-    keep_alive_seconds  idle connections are kept; WAHA keeps its own for 4 s, so it must be well above
-    drain_seconds       after `stop`, when who is still unanswered is cut off
-    trusted_proxies     addresses whose X-Forwarded-For is the client's address in the log; none by default
+    bounds         fewer connections where the system allows fewer open files
+    drain_seconds  after `stop`, when who is still unanswered is told to come again
     """
     files = _allow_files(bounds.connections + _OTHER_FILES)
     bounds = msgspec.structs.replace(bounds, connections=min(bounds.connections, files - _OTHER_FILES))
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=guarded(bounds),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=list(trusted_proxies),
-        timeout_keep_alive=keep_alive_seconds,
-        timeout_graceful_shutdown=max(1, math.ceil(drain_seconds)),
-        backlog=_BACKLOG,
-    )
-    server = _Server(config)
-    beside = [
-        asyncio.create_task(watch(server.server_state.connections, bounds)),
-        asyncio.create_task(_end(server, stop)),
+    crowd = Crowd(service, bounds, bodies)
+    loop = asyncio.get_running_loop()
+    doors = [
+        await loop.create_server(lambda: Connection(crowd), sock=each, backlog=_BACKLOG)
+        for each in (sock, *(sock.dup() for _ in range(_DOORS - 1)))
     ]
+    watching = loop.create_task(_watch(crowd))
     try:
-        await server.serve(sockets=[sock, *(sock.dup() for _ in range(_DOORS - 1))])
+        await stop.wait()
     finally:
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        for door in doors:
+            door.close()
+        await _drain(crowd, drain_seconds)
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def _watch(crowd: Crowd) -> None:
+    """Look at every connection's deadlines, again and again, until cancelled.
+
+    One timer for all instead of two per request; a deadline is kept to within a tenth of the shortest.
+    """
+    its = crowd.bounds
+    shortest = min(its.header_seconds, its.body_seconds, its.keep_alive_seconds, its.linger_seconds)
+    while True:
+        await asyncio.sleep(min(max(shortest / 10, 0.01), 1.0))
+        crowd.tell_date()
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(crowd.connections):
+            connection.check(now)
+
+
+async def _drain(crowd: Crowd, seconds: float) -> None:
+    """Let everybody have his answer, then tell the rest to come again, then end."""
+    crowd.is_closing = True
+    for connection in tuple(crowd.connections):
+        connection.stop()
+    await _emptied(crowd, seconds)
+    for connection in tuple(crowd.connections):
+        connection.give_up()
+    await _emptied(crowd, _LAST_SECONDS)
+    for connection in tuple(crowd.connections):
+        connection.abort()
+
+
+async def _emptied(crowd: Crowd, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while crowd.connections:
+                await crowd.is_empty.wait()
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -114,11 +122,6 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signalled())
-
-
-async def _end(server: uvicorn.Server, stop: asyncio.Event) -> None:
-    await stop.wait()
-    server.should_exit = True
 
 
 def _allow_files(wanted: int) -> int:
