@@ -51,15 +51,22 @@ for i = 6, #ARGV, 6 do
   end
 end
 
-local mailed = false
+-- Whoever stands in mail has no bell and is known to be active: one question settles it for him.
+local mailed, entries, bytes = false, 0, 0
 for _, t in ipairs(order) do
   local its = loads[t]
   if its.new > 0 then
-    count(t, its.new, its.size)
-    if call('EXISTS', pointer(t, 'turn')) == 0 then
+    call('HINCRBY', key(t, 'load'), 'entries', its.new)
+    call('HINCRBY', key(t, 'load'), 'bytes', its.size)
+    entries, bytes = entries + its.new, bytes + its.size
+    if not call('ZSCORE', 'wsm:mail:turn', t) and call('EXISTS', pointer(t, 'turn')) == 0 then
       mailed = mail('turn', t) or mailed
     end
   end
+end
+if entries > 0 then
+  call('HINCRBY', 'wsm:load', 'entries', entries)
+  call('HINCRBY', 'wsm:load', 'bytes', bytes)
 end
 if mailed then wake('turn') end
 return verdicts
