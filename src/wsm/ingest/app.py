@@ -114,9 +114,11 @@ class Ingest:
         """Refuse what no route takes: NotFound, WrongMethod."""
         if request.path in OPS_PATHS:
             self._ops.begins(request)
-        elif not _is_hook(request.path):
+            return
+        request.route = _SESSION.match(request.path)
+        if request.route is None and request.path != _HOOK:
             raise NotFound("path")
-        elif request.method != b"POST":
+        if request.method != b"POST":
             raise WrongMethod("method")
 
     def ends(self, request: Request) -> None:
@@ -161,7 +163,7 @@ class Ingest:
 
     def _door(self, request: Request) -> Door:
         """Find what the path names. The raw path: no escapes, no dots."""
-        named = _SESSION.match(request.path)
+        named = request.route
         if named is None:
             return self._doors.of_hook(_server(request.query))
         address = SessionAddress(TenantId(int(named[1])), SessionName(named[2].decode()))
@@ -170,10 +172,6 @@ class Ingest:
     def _settle(self, request: Request, answer: Answer, failure: Unavailable | None) -> None:
         """Answer a webhook whose append is known to be durable, or is not."""
         request.answer(answer if failure is None else self.refuse(request, failure))
-
-
-def _is_hook(path: bytes) -> bool:
-    return _SESSION.match(path) is not None or path == _HOOK
 
 
 def _reason(exc: WsmError) -> str:

@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._reading: Request | None = None
         self._is_over = False
         self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, list[bytes]] = {}
         self._in_headers = False
         self._taken_bytes = 0
         self._due = self._now() + crowd.bounds.header_seconds
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         elif len(self.crowd.connections) >= self.crowd.bounds.connections:
             telemetry.INGEST_CUT.labels("crowded").inc()
             self._is_over = True
-            self._open.append(Request(self, b"", b"/", []))
+            self._open.append(Request(self, b"", b"/", {}))
             self._refuse(self._open[0], Unavailable("connections"))
         else:
             self.crowd.connections.add(self)
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             raise _Enough
         self._in_headers = True
         self._taken_bytes = 0
-        self._target, self._headers = b"", []
+        self._target, self._headers = b"", {}
         self._due, self._due_for = self._now() + self.crowd.bounds.header_seconds, "header"
 
     def on_url(self, url: bytes) -> None:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if self._in_headers and name in READ:
-            self._headers.append((name, value))
+            self._headers.setdefault(name, []).append(value)
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
             raise _Enough
         is_crowded = self.crowd.in_flight >= bounds.requests
         request = Request(self, self._parser.get_method(), self._target, self._headers)
-        waits_for_100 = any(value.lower() == b"100-continue" for value in request.values(b"expect"))
+        waits_for_100 = bool(request.values(b"expect"))  # nothing else may be expected (RFC 9110, 10.1.1)
         if is_crowded and not self._open and not waits_for_100 and request.path.startswith(b"/webhooks/"):
             request.is_turned_away = True
         self._open.append(request)

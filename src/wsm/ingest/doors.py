@@ -153,8 +153,8 @@ def _offer(seat: Seat, head: Head, body: bytes, received_at_ms: int) -> Offer | 
 
 def _is_another_number(seat: Seat, head: Head) -> bool:
     """Only ids of one kind can be told apart: a phone number says nothing about a `@lid`."""
-    if seat.me is None or head.me_id is None:
+    if seat.me is None or (me_id := head.me_id) is None:
         return False
     here, kind = seat.me.split("@")
-    there, their_kind = head.me_id.split("@")
+    there, their_kind = me_id.split("@")
     return kind == their_kind and here != there

@@ -3,7 +3,7 @@
 import asyncio
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 import msgspec
@@ -93,17 +93,18 @@ class Request:
     path      as it came: no escapes undone, no dots resolved
     peer      the address of who is at the other end of the connection
     body      the whole of it; None until it is there
+    route     what the service keeps of its look at the head
     known     whose it is, as far as the service has found out
     is_last   the connection ends with its answer
     """
 
     __slots__ = (
         "_chunks", "_connection", "_headers", "_held_bytes", "_is_counted",
-        "body", "found", "is_last", "is_turned_away", "known", "method", "path", "peer", "query",
+        "body", "found", "is_last", "is_turned_away", "known", "method", "path", "peer", "query", "route",
     )  # fmt: skip
 
     def __init__(
-        self, connection: "Connection", method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+        self, connection: "Connection", method: bytes, target: bytes, headers: dict[bytes, list[bytes]]
     ) -> None:
         self.path, self.query = _split(target)
         self.method = method
@@ -116,12 +117,13 @@ class Request:
         connection.crowd.in_flight += 1
         self.body: bytes | None = None
         self.found: Answer | None = None
+        self.route: Any = None
         self.known: SessionAddress | None = None
         self.is_last = self.is_turned_away = False
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in their order; `name` in lower case, one of `READ`."""
-        return [value for its, value in self._headers if its == name]
+        return self._headers.get(name, [])
 
     def take(self, chunk: bytes) -> None:
         """Keep a part of the body. Raises TooLarge, or Unavailable without room for it."""

@@ -65,7 +65,7 @@ def well_formed(signatures: list[bytes], algorithms: list[bytes]) -> bytes:
         raise Forbidden("signature_repeated")
     if not _HEX_128.match(signatures[0]):
         raise Forbidden("signature_malformed")
-    if any(value != b"sha512" for value in algorithms):
+    if algorithms and set(algorithms) != {b"sha512"}:
         raise Forbidden("algorithm_unsupported")
     return signatures[0]
 

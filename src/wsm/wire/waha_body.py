@@ -36,7 +36,16 @@ class Head(msgspec.Struct, frozen=True):
 
     event: str
     session: str
-    me_id: ChatId | None
+    me: msgspec.Raw
+
+    @property
+    def me_id(self) -> ChatId | None:
+        """The session's own number, read when it is asked for; None when the body names none."""
+        try:
+            me = _me.decode(self.me)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return chat_id(me.id) if me else None
 
 
 class _Top(msgspec.Struct):
@@ -64,11 +73,7 @@ def head(body: bytes) -> Head:
     for field, value in (("event", top.event), ("session", top.session)):
         if not isinstance(value, str) or not value:
             raise BadInput(field, "missing" if value is None else "not a name")
-    try:
-        me = _me.decode(top.me)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        me = None
-    return Head(str(top.event), str(top.session), chat_id(me.id) if me else None)
+    return Head(str(top.event), str(top.session), top.me)
 
 
 class Common(TypedDict):
