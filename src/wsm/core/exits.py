@@ -119,6 +119,13 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return f"Pool({self.provider!r}, {self.endpoint!r})"
 
 
+class Way(msgspec.Struct, frozen=True):
+    """Which identity of which pool a session acts through: a lease says it, settings make an `Exit` of it."""
+
+    pool: str
+    identity: str
+
+
 class Seen(msgspec.Struct, frozen=True):
     """Where an exit came out: its address, and the country in two small letters, None if nobody said."""
 
