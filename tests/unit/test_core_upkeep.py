@@ -1,7 +1,6 @@
 """What is done about sessions: single cases, and whole days of flaps on every engine."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -95,36 +94,41 @@ def test_a_connection_that_drops_again_and_again_is_told_of() -> None:
     assert judge(watched("WORKING", drops=6), START) == Verdict(alarm=Alarm.FLAPPING)
 
 
+Answers = dict[Step, list[tuple[int, str]]]
+
+
 class Day:
-    """A day of one session: statuses come by themselves, each second is judged, each repair is counted."""
+    """A day of one session: statuses come by themselves, it is judged every 5 s, each repair is counted."""
 
     def __init__(self, engine: str, *, paired: bool = True) -> None:
         self.its = watched("WORKING" if paired else "STARTING", engine=engine, paired=paired)
         self.steps: Counter[Step] = Counter()
         self.alarms: set[Alarm] = set()
-        self._dropped: list[datetime] = []
+        self._dropped: deque[datetime] = deque()
 
-    def live(
-        self, happenings: dict[int, str], answers: dict[Step, list[tuple[int, str]]] | None = None
-    ) -> "Day":
+    def live(self, happenings: dict[int, str], answers: Answers | None = None) -> "Day":
         """Let statuses come at their seconds; a step is answered by others, some seconds later."""
         coming = dict(happenings)
         for second in range(86_400):
-            now = after(second)
             if status := coming.pop(second, None):
-                self._enter(status, now)
-            if is_steady(self.its, now):
-                self.its = msgspec.structs.replace(self.its, repairs=0, repaired_at=None)
-            drops = sum(now - at < timedelta(hours=1) for at in self._dropped)
-            verdict = judge(msgspec.structs.replace(self.its, drops=drops), now)
-            if verdict.alarm:
-                self.alarms.add(verdict.alarm)
-            if verdict.step is not Step.NOTHING:
-                self.steps[verdict.step] += 1
-                self.its = msgspec.structs.replace(self.its, repairs=self.its.repairs + 1, repaired_at=now)
-                for later, answer in (answers or {}).get(verdict.step, []):
+                self._enter(status, after(second))
+            if second % 5 == 0:
+                for later, answer in (answers or {}).get(self._judged(after(second)), []):
                     coming[second + later] = answer
         return self
+
+    def _judged(self, now: datetime) -> Step:
+        if is_steady(self.its, now):
+            self.its = msgspec.structs.replace(self.its, repairs=0, repaired_at=None)
+        while self._dropped and now - self._dropped[0] >= timedelta(hours=1):
+            self._dropped.popleft()
+        verdict = judge(msgspec.structs.replace(self.its, drops=len(self._dropped)), now)
+        if verdict.alarm:
+            self.alarms.add(verdict.alarm)
+        if verdict.step is not Step.NOTHING:
+            self.steps[verdict.step] += 1
+            self.its = msgspec.structs.replace(self.its, repairs=self.its.repairs + 1, repaired_at=now)
+        return verdict.step
 
     def _enter(self, status: str, now: datetime) -> None:
         if self.its.status == "WORKING" and status != "WORKING":
@@ -191,11 +195,6 @@ def test_a_gateway_that_forgot_a_session_gets_it_back_once() -> None:
     day.its = watched(None, engine="NOWEB")
     day.live({}, {Step.CREATE: [(2, "STARTING"), (6, "WORKING")]})
     assert (day.steps, day.alarms) == (Counter({Step.CREATE: 1}), set())
-
-
-def histories() -> Iterator[tuple[str, dict[int, str]]]:
-    for engine in ENGINES:
-        yield engine, every(1800, *WHILE_AWAY[engine])
 
 
 def test_nothing_ever_logs_out_or_deletes() -> None:
