@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from wsm.ingest.connection import Connection
 
 READ = frozenset(
-    {b"content-length", b"expect", b"x-forwarded-for", b"x-webhook-hmac", b"x-webhook-hmac-algorithm"}
-)
+    {
+        b"content-length", b"transfer-encoding", b"expect",
+        b"x-forwarded-for", b"x-webhook-hmac", b"x-webhook-hmac-algorithm",
+    }
+)  # fmt: skip
 """The headers that somebody reads; the others are not kept."""
 
 
@@ -96,11 +99,14 @@ class Request:
     route     what the service keeps of its look at the head
     known     whose it is, as far as the service has found out
     is_last   the connection ends with its answer
+    is_turned_away  nobody keeps its body
+    waits_for_100   its body comes when it is asked for
     """
 
     __slots__ = (
         "_chunks", "_connection", "_headers", "_held_bytes", "_is_counted",
         "body", "found", "is_last", "is_turned_away", "known", "method", "path", "peer", "query", "route",
+        "waits_for_100",
     )  # fmt: skip
 
     def __init__(
@@ -119,11 +125,26 @@ class Request:
         self.found: Answer | None = None
         self.route: Any = None
         self.known: SessionAddress | None = None
-        self.is_last = self.is_turned_away = False
+        self.is_last = self.is_turned_away = self.waits_for_100 = False
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in their order; `name` in lower case, one of `READ`."""
         return self._headers.get(name, [])
+
+    @property
+    def has_body(self) -> bool:
+        """Whether one was declared."""
+        return b"content-length" in self._headers or b"transfer-encoding" in self._headers
+
+    def framing(self) -> bytes:
+        """Write the lines that declare the body; the parser has let them pass."""
+        names = (b"content-length", b"transfer-encoding")
+        return b"\r\n".join(b"%s: %s" % (name, value) for name in names for value in self.values(name))
+
+    def turn_away(self) -> None:
+        """Keep nothing of it: it is refused at its end, and until then in nobody's way."""
+        self.is_turned_away = True
+        self._release()
 
     def take(self, chunk: bytes) -> None:
         """Keep a part of the body. Raises TooLarge, or Unavailable without room for it."""
@@ -144,6 +165,10 @@ class Request:
             self.found = answer
             self._release()
             self._connection.answered(self)
+
+    def refuse(self, exc: WsmError) -> None:
+        """Answer it with what the service makes of a refusal."""
+        self._connection.refuse(self, exc)
 
     def leave(self) -> None:
         """Nobody waits for the answer: let go of it, unless it was handed on."""
