@@ -245,7 +245,7 @@ async def test_what_takes_too_long_is_handed_back_unharmed(
         await at.stop()
         assert clean_redis.hget(keys.pointer(TenantId(ONE), Kind.TURN), "state") == b"queued"
         assert not clean_redis.exists(keys.attempts(TenantId(ONE)))
-        assert not clean_redis.hexists(keys.load(TenantId(ONE)), "few")
+        assert not clean_redis.hexists(keys.FEW, str(ONE))
         at.start()
         await at.drained()
         assert await at.texts(ONE) == ["oi"]
