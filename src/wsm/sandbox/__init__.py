@@ -1,1 +1,1 @@
-"""Everything on one machine: embedded servers, their supervisor, a WAHA that answers locally, the story."""
+"""Everything on one machine: embedded servers, their supervisor, a WAHA of our own, exits, the story."""
