@@ -44,12 +44,14 @@ class WahaSession:
         *,
         server: Server,
         lend: Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]],
+        has_exit: bool,
         send_timeout_seconds: float,
         look_timeout_seconds: float,
     ) -> None:
         self.address = address
         self._server = server
         self._lend = lend
+        self._has_exit = has_exit
         self._send_seconds = send_timeout_seconds
         self._look_seconds = look_timeout_seconds
         self._name = quote(address.session, safe="")
@@ -215,7 +217,7 @@ class WahaSession:
 
     async def _ask(self, call: Call) -> Answer:
         async with self._lend() as http:
-            return await self._server.ask(http, call)
+            return await self._server.ask(http, call, has_exit=self._has_exit)
 
 
 class Gateways:
@@ -269,6 +271,7 @@ class Gateways:
             address,
             server=self._servers[server],
             lend=lambda: self._lend(server, address, way),
+            has_exit=self._through(server, way) is not None,
             send_timeout_seconds=self._send_timeout_seconds,
             look_timeout_seconds=self._look_timeout_seconds,
         )
@@ -290,11 +293,17 @@ class Gateways:
         configured = self._configured.get(server)
         if configured is None:
             raise GatewayUnavailable("no such server is configured")
-        through = None if way is None or configured.route == "private" else self._exit(way)
+        through = self._through(server, way)
+        exit_ = None if through is None else self._exit(through)
         return self._clients.use(
-            (server, address, through and way),
-            lambda: client.build(configured.url, api_key=configured.api_key, way=through, tls=self._tls),
+            (server, address, through),
+            lambda: client.build(configured.url, api_key=configured.api_key, way=exit_, tls=self._tls),
         )
+
+    def _through(self, server: ServerName, way: Way | None) -> Way | None:
+        """Return the exit that lies between wsm and a server, if one does."""
+        configured = self._configured.get(server)
+        return way if configured is not None and configured.route == "public" else None
 
     def _exit(self, way: Way) -> Exit:
         pool = self._pools.get(way.pool)
