@@ -5,7 +5,7 @@ import gc
 import socket
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -272,6 +272,27 @@ async def test_who_is_turned_away_does_not_keep_others_out() -> None:
         reply = await late.reply()
         assert (reply.status, reply.body) == (503, b"requests_in_flight")
         assert here.service.seen == [b"", b"good"]
+
+
+@on_both_loops
+async def test_who_does_not_end_his_body_keeps_nobody_out() -> None:
+    """And who ends it when it is full is one too many then."""
+    async with house(requests=1) as here, AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(connected(here.port)) for _ in range(3)]
+        for client in slow:
+            await client.send(half("/webhooks/a"))
+        await wait_for(lambda: here.bodies.held_bytes == 9)
+        async with connected(here.port) as good:
+            await good.send(asked("/webhooks/hold", b"good"))
+            await here.holds()
+            for client in slow:
+                await client.send(b"456" + asked("/other"))
+                reply = await client.reply()
+                assert (reply.status, reply.body) == (503, b"requests_in_flight")
+                assert (await client.reply()).status == 200
+            here.service.tell()
+            assert (await good.reply()).status == 200
+        assert here.service.seen == [b"good", b"", b"", b""]
 
 
 @on_both_loops

@@ -149,18 +149,16 @@ class Connection(asyncio.Protocol):
         if len(self._open) >= bounds.pipelined:
             self._cut("pipelined")
             raise _Enough
-        is_crowded = self.crowd.in_flight >= bounds.requests and not self._open
         request = Request(self, self._parser.get_method(), self._target, self._headers)
         if request.values(b"expect"):  # nothing else may be expected (RFC 9110, 10.1.1)
             request.waits_for_100 = self._parser.get_http_version() == "1.1"
         self._open.append(request)
         self._reading = request
-        if not is_crowded or not request.path.startswith(b"/webhooks/"):
+        request.is_turned_away = self._is_one_too_many(request)
+        if not request.is_turned_away:
             self._ask(self._let_in, request)
         elif request.waits_for_100:
             self.refuse(request, Unavailable("requests_in_flight"))
-        else:
-            request.turn_away()
         self._ask_for_body()
 
     def on_body(self, body: bytes) -> None:
@@ -182,7 +180,7 @@ class Connection(asyncio.Protocol):
             request.is_last = self._is_over = True
         if has_answer:
             self._transport.close()
-        elif request.is_turned_away:
+        elif request.is_turned_away or self._is_one_too_many(request):
             self.refuse(request, Unavailable("requests_in_flight"))
         elif request.found is None:
             request.end()
@@ -253,6 +251,13 @@ class Connection(asyncio.Protocol):
         for declared in request.values(b"content-length")[-1:]:  # the parser lets no second one pass
             if len(declared) > _MOST_DIGITS or not declared.isdigit() or int(declared) > limit:
                 raise TooLarge(limit)
+
+    def _is_one_too_many(self, request: Request) -> bool:
+        """Whether as many webhooks as may be are being answered; what was sent ahead is not counted."""
+        crowd = self.crowd
+        if crowd.in_flight < crowd.bounds.requests or self._open[0] is not request:
+            return False
+        return request.path.startswith(b"/webhooks/")
 
     def _ask(self, step: Callable[[Request], None], request: Request) -> None:
         """Take a step; what it raises is the answer. An exception here would be taken for a parser's."""

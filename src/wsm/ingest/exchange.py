@@ -119,8 +119,7 @@ class Request:
         self._headers = headers
         self._chunks: list[bytes] = []
         self._held_bytes = 0
-        self._is_counted = True
-        connection.crowd.in_flight += 1
+        self._is_counted = False
         self.body: bytes | None = None
         self.found: Answer | None = None
         self.route: Any = None
@@ -141,11 +140,6 @@ class Request:
         names = (b"content-length", b"transfer-encoding")
         return b"\r\n".join(b"%s: %s" % (name, value) for name in names for value in self.values(name))
 
-    def turn_away(self) -> None:
-        """Keep nothing of it: it is refused at its end, and until then in nobody's way."""
-        self.is_turned_away = True
-        self._release()
-
     def take(self, chunk: bytes) -> None:
         """Keep a part of the body. Raises TooLarge, or Unavailable without room for it."""
         crowd = self._connection.crowd
@@ -156,7 +150,9 @@ class Request:
         self._chunks.append(chunk)
 
     def end(self) -> None:
-        """Know the body."""
+        """Know the body, and count it among those that wait for an answer."""
+        self._is_counted = True
+        self._connection.crowd.in_flight += 1
         self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     def answer(self, answer: Answer) -> None:
@@ -177,12 +173,10 @@ class Request:
 
     def _release(self) -> None:
         """Uncount it."""
-        if not self._is_counted:
-            return
-        self._is_counted = False
         crowd = self._connection.crowd
-        crowd.in_flight -= 1
+        crowd.in_flight -= self._is_counted
         crowd.bodies.give_back(self._held_bytes)
+        self._is_counted, self._held_bytes = False, 0
         self._chunks = []
 
 
@@ -202,7 +196,7 @@ class Service(Protocol):
 class Crowd:
     """All connections of a server, and what they share.
 
-    in_flight  requests that have no answer yet
+    in_flight  requests that are there as a whole and have no answer yet
     date       as in the header, renewed by the server every second
     """
 
