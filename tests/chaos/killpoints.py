@@ -40,7 +40,6 @@ WAY = (
 ASIDE = {
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
-    "wsm.gateway.exits": "looks where exits come out, beside the messages",
     "wsm.store.exits": "leases exits to sessions, beside the messages",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.reads": "answers commands of people, and changes nothing",
