@@ -126,7 +126,7 @@ class Supervisor:
         """
         pid = self.pid(name)
         process = self._processes[name]
-        process.kill()
+        _signal(process, signal.SIGKILL)
         await process.wait()
         return pid
 
@@ -137,12 +137,12 @@ class Supervisor:
         """
         self.pid(name)
         process = self._processes[name]
-        process.terminate()
+        _signal(process, signal.SIGTERM)
         try:
             async with asyncio.timeout(self._grace_seconds):
                 return await process.wait()
         except TimeoutError:
-            process.kill()
+            _signal(process, signal.SIGKILL)
             return await process.wait()
 
     def send(self, name: str, number: signal.Signals) -> None:
@@ -176,8 +176,7 @@ class Supervisor:
         """End the children and return the exit code, as `run` does; safe to repeat."""
         self._ending.set()
         for process in self._alive():
-            with suppress(ProcessLookupError):
-                process.terminate()
+            _signal(process, signal.SIGTERM)
         if self._keepers:
             _, late = await asyncio.wait(self._keepers, timeout=self._grace_seconds)
             if late:
@@ -239,7 +238,7 @@ class Supervisor:
             )
         self._processes[child.name] = process
         if self._ending.is_set():  # asked for while it started
-            process.terminate()
+            _signal(process, signal.SIGTERM)
         return process
 
     async def _is_ready(self, name: str) -> bool:
@@ -258,11 +257,21 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         for process in self._alive():
-            with suppress(ProcessLookupError):
-                process.kill()
+            _signal(process, signal.SIGKILL)
 
     def _log_path(self, name: str) -> Path:
         return self._logs / f"{name}.log"
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal, without asking first whether the child has ended.
+
+    `Process.terminate` asks, and takes the exit code of one that has just ended away from asyncio, which then
+    makes up a 255.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _is_setting(name: str) -> bool:
