@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says
+from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says, speaks_something_else
 from waiting import wait_for
 from wsm.gateway.client import build, tls_context
 from wsm.sandbox.exits import (
@@ -263,6 +263,7 @@ async def test_credentials_are_neither_passed_on_nor_logged_nor_shown(
         assert [set(each.headers) & {"proxy-authorization", "proxy-connection"} for each in target.asked] == [
             set()
         ]
+        assert target.asked[0].headers["connection"] == "close", "what it answers is its last word"
         printed = "".join(capfd.readouterr())
         shown = f"{proxy!r} {passages!r} {printed} {caplog.text}"
     for secret in (PASSWORD, "CANARY", authorization()[6:]):
@@ -320,12 +321,14 @@ async def whole_reader() -> AsyncIterator[tuple[int, list[bytes]]]:
         await server.wait_closed()
 
 
-async def test_answers_without_a_body_and_without_a_length_end_where_they_end() -> None:
-    async def unframed(_: object, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.0 200\r\n\r\nto the end")
-        await writer.drain()
-        writer.close()
+async def unframed(_: object, writer: asyncio.StreamWriter) -> None:
+    """Answer without a length."""
+    writer.write(b"HTTP/1.0 200\r\n\r\nto the end")
+    await writer.drain()
+    writer.close()
 
+
+async def test_answers_without_a_body_and_without_a_length_end_where_they_end() -> None:
     async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
         async with client(proxy, ANNA, target.url) as http:
             target.reply = says(200, b"12345")
@@ -337,6 +340,46 @@ async def test_answers_without_a_body_and_without_a_length_end_where_they_end() 
             assert (head.status_code, head.content) == (200, b"")
             assert (await http.get("/")).json()["ip"] == other.exit_of(ANNA)
             assert len(other.peers) == 1
+
+
+async def test_an_answer_without_a_length_that_breaks_off_does_not_look_whole() -> None:
+    async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
+        target.reply = unframed
+        proxy.fault(Dies(after_bytes=42))
+        async with client(proxy, ANNA, target.url) as http:
+            with pytest.raises(httpx.TransportError):
+                await http.get("/")
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order() -> None:
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        lines = [f"GET http://127.0.0.1:{whoami.port}/ HTTP/1.1", f"Proxy-Authorization: {authorization()}"]
+        answer = await made.say(*lines, "", *lines, "Connection: close")
+        answer += await made.reader.read()
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert answer.count(b"connection: close") == 1
+        assert len(await ended(proxy, 2)) == 2
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        made.writer.write("\r\n".join([*lines, "", *lines, "", ""]).encode())
+        made.writer.write_eof()
+        await made.reader.read()
+        await wait_for(lambda: not proxy.connected)
+
+
+async def test_an_answer_before_the_end_of_the_request_arrives() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with ExitProxy(password=PASSWORD) as proxy:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with client(proxy, ANNA, url) as http:
+            assert (await http.post("/", content=b"x" * 10_000_000)).status_code == 413
+    server.close()
+    await server.wait_closed()
 
 
 async def test_everything_that_passed_is_written_down() -> None:
@@ -413,8 +456,8 @@ async def test_what_a_proxy_cannot_do_is_a_400(lines: list[str]) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "waha.example", "0.0.0.0"])
 async def test_nothing_outside_this_machine_is_reached(host: str) -> None:
-    async with ExitProxy(password=PASSWORD) as proxy:
-        async with client(proxy, ANNA, f"http://{host}:1") as http:
+    async with stage() as (proxy, whoami):
+        async with client(proxy, ANNA, f"http://{host}:{whoami.port}") as http:
             assert (await http.get("/")).status_code == 502
         (passage,) = await ended(proxy)
         assert (passage.ending, passage.leaves_from) == (Ending.UNREACHABLE, None)
@@ -434,12 +477,13 @@ async def test_a_name_that_the_proxy_alone_knows_is_reached_through_it_alone() -
 async def test_a_target_that_fails_is_a_502_or_a_broken_answer() -> None:
     async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
         async with client(proxy, ANNA, target.url) as http:
-            target.reply = cuts
-            assert (await http.get("/")).status_code == 502
+            for reply in (cuts, speaks_something_else):
+                target.reply = reply
+                assert (await http.get("/")).status_code == 502
             target.reply = cuts_in_mid_answer
             with pytest.raises(httpx.TransportError):
                 await http.get("/")
-        assert [passage.ending for passage in await ended(proxy, 2)] == [Ending.TARGET] * 2
+        assert [passage.ending for passage in await ended(proxy, 3)] == [Ending.TARGET] * 3
 
 
 async def test_a_client_that_gives_up_leaves_no_request_behind() -> None:
@@ -606,6 +650,11 @@ async def test_the_country_is_what_the_provider_claims() -> None:
         got = [(await asked(proxy, user, whoami))["country"] for user in (ANNA, ANNA, BIA)]
         assert got == ["US", "BR", "MZ"]
         assert [passage.country for passage in proxy.seen] == got
+        question = ("GET / HTTP/1.1", "Host: x", "Connection: close")
+        async with tunnel(proxy, whoami.port, ANNA) as annas, tunnel(proxy, whoami.port, BIA) as bias:
+            for inside, country in ((bias, b"MZ"), (annas, b"BR")):
+                await inside.say(*question)
+                assert country in await inside.reader.read()
 
 
 async def test_idle_tunnels_are_cut_also_those_that_are_open() -> None:
