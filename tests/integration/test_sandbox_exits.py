@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -240,6 +240,14 @@ async def test_without_the_password_nobody_passes(method: str, header: str | Non
         assert not whoami.peers
 
 
+async def test_a_refusal_reaches_who_is_still_writing() -> None:
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        head = [*asking(whoami, "POST", password="wrong"), "Content-Length: 5000000", "", ""]
+        made.writer.write("\r\n".join(head).encode() + b"x" * 5_000_000)
+        await made.writer.drain()
+        assert (await made.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 407 ")
+
+
 async def test_wsms_client_sees_a_407_in_either_way(certificate: Certificate) -> None:
     async with stage(certificate) as (proxy, whoami):
         async with client(proxy, ANNA, "http://127.0.0.1:9", password="wrong") as http:
@@ -328,11 +336,21 @@ async def unframed(_: object, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
+async def unchanged(_: object, writer: asyncio.StreamWriter) -> None:
+    """Tell the length of what is not sent."""
+    writer.write(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")
+    await writer.drain()
+
+
 async def test_answers_without_a_body_and_without_a_length_end_where_they_end() -> None:
     async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
         async with client(proxy, ANNA, target.url) as http:
             target.reply = says(200, b"12345")
-            assert (await http.request("GET", "/")).content == b"12345"
+            assert (await http.get("/")).content == b"12345"
+            target.reply = unchanged
+            assert (await http.get("/")).status_code == 304
+            assert (await http.get("/")).status_code == 304
+            assert len(proxy.peers) == 1
             target.reply = unframed
             assert (await http.get("/")).content == b"to the end"
         async with stage() as (other, whoami), client(other, ANNA, whoami.url) as http:
@@ -351,18 +369,24 @@ async def test_an_answer_without_a_length_that_breaks_off_does_not_look_whole() 
                 await http.get("/")
 
 
+def asking(whoami: Whoami, method: str = "GET", password: str = PASSWORD) -> list[str]:
+    head = f"{method} http://127.0.0.1:{whoami.port}/ HTTP/1.1"
+    return [head, f"Proxy-Authorization: {authorization(password=password)}"]
+
+
 async def test_requests_sent_ahead_are_answered_in_their_order() -> None:
     async with stage() as (proxy, whoami), connection(proxy) as made:
-        lines = [f"GET http://127.0.0.1:{whoami.port}/ HTTP/1.1", f"Proxy-Authorization: {authorization()}"]
+        lines = asking(whoami)
         answer = await made.say(*lines, "", *lines, "Connection: close")
         answer += await made.reader.read()
         assert answer.count(b"HTTP/1.1 200 OK") == 2
         assert answer.count(b"connection: close") == 1
         assert len(await ended(proxy, 2)) == 2
     async with stage() as (proxy, whoami), connection(proxy) as made:
-        made.writer.write("\r\n".join([*lines, "", *lines, "", ""]).encode())
+        made.writer.write("\r\n".join([*asking(whoami), "", *asking(whoami), "", ""]).encode())
         made.writer.write_eof()
-        await made.reader.read()
+        with suppress(ConnectionResetError):
+            await made.reader.read()
         await wait_for(lambda: not proxy.connected)
 
 
@@ -566,6 +590,7 @@ async def test_mending_takes_back_what_it_names() -> None:
     async with stage() as (proxy, whoami):
         proxy.fault(Answers502(), of=ANNA)
         proxy.fault(Answers502(), of=BIA)
+        proxy.fault(Claims("AR"))
         proxy.fault(Claims("US"))
         proxy.mend(Answers502, of=ANNA)
         assert (await asked(proxy, ANNA, whoami))["country"] == "US"
@@ -585,6 +610,15 @@ async def test_a_tunnel_dies_in_mid_talk(certificate: Certificate) -> None:
         assert [passage.ending for passage in passages] == [Ending.DIED] * 3
         assert [passage.received_bytes for passage in passages] == [0, 1, 1200]
         await asked(proxy, ANNA, whoami, certificate)
+
+
+async def test_what_is_ordered_for_the_next_leaves_open_ones_alone() -> None:
+    async with stage() as (proxy, whoami), tunnel(proxy, whoami.port) as before:
+        proxy.fault(Dies(), times=1)
+        assert b" 200 OK" in await before.say("GET / HTTP/1.1", "Host: x")
+        async with tunnel(proxy, whoami.port) as after:
+            with pytest.raises(ConnectionResetError):
+                await after.say("GET / HTTP/1.1", "Host: x")
 
 
 async def test_an_answer_breaks_off() -> None:
