@@ -27,7 +27,7 @@ class Outbox:
     async def session(self) -> outbox.Session:
         """The session, whether it has something to do or not."""
         row = (await self.rows("select id from sessions"))[0]
-        return row.id, self.at.address, DEFAULT_SERVER
+        return row.id, self.at.address, DEFAULT_SERVER, None
 
     async def survey(self, bell: str = "a") -> list[outbox.Session]:
         """Begin a bell."""

@@ -57,7 +57,7 @@ class PostOffice(Outbox):
     async def open(self, session: SessionName) -> None:
         """Create and start a session at WAHA, and wait until it works."""
         address = SessionAddress(self.at.tenant, session)
-        gateway = self.gateways.session(DEFAULT_SERVER, address)
+        gateway = self.gateways.session(DEFAULT_SERVER, address, None)
         await gateway.create(webhook_config(self.hook.url, "s" * 64), start=True)
         assert await self.waha.idle()
 

@@ -124,7 +124,7 @@ async def gateway(**limits: Any) -> AsyncIterator[tuple[Gateway, WahaSession]]:
     behind.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     gateways = over(behind.url, **limits)
     try:
-        yield behind, gateways.session(SERVER, ADDRESS)
+        yield behind, gateways.session(SERVER, ADDRESS, None)
     finally:
         await gateways.aclose()
         await behind.stop()

@@ -161,6 +161,7 @@ def run_worker(settings: Settings) -> None:
             stack.push_async_callback(database.close)
             gateways = Gateways(
                 {ServerName(name): server for name, server in settings.waha.items()},
+                settings.exits,
                 send_timeout_seconds=settings.send_timeout_seconds,
                 concurrent_calls=max(1, min(_CALLS_PER_SERVER, settings.deliver_slots // 2)),
             )

@@ -13,17 +13,20 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from wsm.core.errors import BadInput
+from wsm.core.exits import Pool, check_pool
 
 _WELL_KNOWN = {"REDIS_URL": "redis_url", "DATABASE_URL": "database_url"}
 _OF_DEFAULT_SERVER = {"WAHA_URL": "url", "WAHA_API_KEY": "api_key", "WEBHOOK_HMAC_SECRET": "hook_secrets"}
 _PREFIX = "WSM_"
+_TABLES = frozenset({"waha", "exits"})
+"""Settings that only a file can hold whole."""
 _NOT_SETTINGS = frozenset({"WSM_CONFIG"})
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 _QUEUE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
@@ -62,12 +65,14 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One WAHA: where it is, and what it shares with wsm.
 
+    route         private: sessions reach it without their exits, which it uses itself; public: through them
     hook_secrets  the secrets of its one global hook, two at most while one replaces the other; empty
                   refuses everything at the shared hook.
     """
 
     url: str = ""
     api_key: str = ""
+    route: Literal["private", "public"] = "private"
     hook_secrets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -84,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     master_keys: dict[str, str] = {}
     master_key_id: str = ""
     waha: dict[str, WahaServer] = {}
+    exits: dict[str, Pool] = {}
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -176,7 +182,7 @@ def _field(name: str) -> str | None:
     if not name.startswith(_PREFIX) or name in _NOT_SETTINGS:
         return None
     field = name.removeprefix(_PREFIX).lower()
-    if field not in Settings.__struct_fields__ or field == "waha":
+    if field not in Settings.__struct_fields__ or field in _TABLES:
         raise BadInput(name, "no such setting")
     return field
 
@@ -230,13 +236,24 @@ def _check(settings: Settings) -> None:
     _check_keys(settings)
     _check_queues(settings.job_queues)
     for name, server in settings.waha.items():
-        if len(server.hook_secrets) > 2:  # noqa: PLR2004 (the old one and the new one)
-            raise BadInput(f"waha.{name}.hook_secrets", "two at most")
-        if any(not secret for secret in server.hook_secrets):
-            raise BadInput(f"waha.{name}.hook_secrets", "an empty secret is no secret")
+        _check_server(f"waha.{name}", server)
+    for name, pool in settings.exits.items():
+        try:
+            check_pool(pool)
+        except BadInput as exc:
+            raise BadInput(f"exits.{name}.{exc.field}", exc.reason) from None
     for field in _HOLD_A_BODY:
         if getattr(settings, field) < settings.body_limit_bytes:
             raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")
+
+
+def _check_server(table: str, server: WahaServer) -> None:
+    if len(server.hook_secrets) > 2:  # noqa: PLR2004 (the old one and the new one)
+        raise BadInput(f"{table}.hook_secrets", "two at most")
+    if any(not secret for secret in server.hook_secrets):
+        raise BadInput(f"{table}.hook_secrets", "an empty secret is no secret")
+    if server.route == "public" and not server.url.startswith("https://"):
+        raise BadInput(f"{table}.route", "public needs https://: exits would read the API key")
 
 
 def _check_url(field: str, url: str, schemes: set[str]) -> None:

@@ -5,13 +5,14 @@ a secret; a chat is named by nothing. Metrics are all defined here, once, with
 unit and meaning; docs/METRICS.md is printed from this list and a test fails when it is stale.
 """
 
+import contextlib
 import logging
 import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -102,7 +103,7 @@ def configure_logging(process: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_dumps)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
@@ -119,6 +120,21 @@ def configure_logging(process: str, level: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     sys.excepthook = _crashed
+
+
+class _Lossy:
+    """Writes what can be written: a full disk or a reader that left must not end the work of who logs."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
 
 
 def _crashed(_kind: type[BaseException], exc: BaseException, _trace: object) -> None:

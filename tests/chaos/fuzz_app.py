@@ -262,6 +262,9 @@ class _Parsed:
     def should_keep_alive(self) -> bool:
         return True
 
+    def should_upgrade(self) -> bool:
+        return False
+
 
 class _Client(asyncio.Transport):
     """The other end: what is written to it."""

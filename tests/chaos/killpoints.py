@@ -30,6 +30,7 @@ WAY = (
     "wsm.store.leadership",
     "wsm.store.months",
     "wsm.store.outbox",
+    "wsm.gateway.clients",
     "wsm.gateway.server",
     "wsm.gateway.waha",
     "wsm.clock.clock",
@@ -39,6 +40,7 @@ WAY = (
 ASIDE = {
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
+    "wsm.store.exits": "leases exits to sessions, beside the messages",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.reads": "answers commands of people, and changes nothing",
     "wsm.streams.depth": "reads figures for gauges and commands",

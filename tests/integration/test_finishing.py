@@ -126,9 +126,9 @@ async def test_one_call_takes_so_many_bells_and_values_and_one_time() -> None:
     finishing = Finishing(gate)
     long = [0] * 3000
     await asyncio.gather(*(finishing.settle(None, long) for _ in range(2)))
-    await asyncio.gather(*(finishing.settle(None, [1]) for _ in range(40)))
+    await asyncio.gather(*(finishing.settle(None, [1]) for _ in range(140)))
     await asyncio.gather(finishing.settle(1, [1]), finishing.settle(2, [1]), finishing.settle(2, [1]))
-    assert gate.groups == [1, 1, 32, 8, 1, 2]
+    assert gate.groups == [1, 1, 128, 12, 1, 2]
 
 
 async def test_a_redis_that_is_away_is_told_to_everyone_and_the_next_call_is_made() -> None:

@@ -96,14 +96,14 @@ async def test_without_a_connection_nothing_was_sent() -> None:
         unused = behind.url
     gateways = over(unused)
     with pytest.raises(GatewayUnavailable, match="not reached: ConnectError"):
-        await gateways.session(SERVER, ADDRESS).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, ADDRESS, None).send_text(CHAT, TEXT)
     await gateways.aclose()
 
 
 async def test_a_server_that_is_not_configured_is_unavailable() -> None:
     gateways = over("http://127.0.0.1:1")
     with pytest.raises(GatewayUnavailable, match="no such server"):
-        await gateways.session(ServerName("other"), ADDRESS).send_text(CHAT, TEXT)
+        await gateways.session(ServerName("other"), ADDRESS, None).send_text(CHAT, TEXT)
     await gateways.aclose()
 
 

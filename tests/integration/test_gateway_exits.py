@@ -81,8 +81,8 @@ async def test_one_servers_trouble_is_not_anothers() -> None:
         away.reply = hangs
         for _ in range(6):
             with pytest.raises(WsmError):
-                await gateways.session(ServerName("away"), ADDRESS).send_text(CHAT, TEXT)
-        assert await gateways.session(ServerName("well"), ADDRESS).send_text(CHAT, TEXT) == "3EB0"
+                await gateways.session(ServerName("away"), ADDRESS, None).send_text(CHAT, TEXT)
+        assert await gateways.session(ServerName("well"), ADDRESS, None).send_text(CHAT, TEXT) == "3EB0"
         await gateways.aclose()
 
 
@@ -96,7 +96,7 @@ async def test_no_proxy_of_the_environment_is_ever_used(monkeypatch: pytest.Monk
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
         gateways = over(behind.url)
-        await gateways.session(SERVER, ADDRESS).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, ADDRESS, None).send_text(CHAT, TEXT)
         await gateways.aclose()
         assert elsewhere.connections == 0
         assert len(behind.asked) == 1
@@ -106,10 +106,10 @@ async def test_sessions_do_not_share_connections() -> None:
     async with gateway() as (behind, _):
         gateways = over(behind.url)
         other = SessionAddress(TenantId(2), ADDRESS.session)
-        await gateways.session(SERVER, ADDRESS).send_text(CHAT, TEXT)
-        await gateways.session(SERVER, ADDRESS).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, ADDRESS, None).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, ADDRESS, None).send_text(CHAT, TEXT)
         assert behind.connections == 1
-        await gateways.session(SERVER, other).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, other, None).send_text(CHAT, TEXT)
         assert behind.connections == 2
         await gateways.aclose()
 
@@ -167,7 +167,7 @@ def test_an_impossible_server_is_refused_by_its_field(url: str, key: str, field:
 async def test_a_gateway_may_stand_under_a_path() -> None:
     async with gateway() as (behind, _):
         gateways = over(behind.url + "/waha/")
-        await gateways.session(SERVER, ADDRESS).send_text(CHAT, TEXT)
+        await gateways.session(SERVER, ADDRESS, None).send_text(CHAT, TEXT)
         await gateways.aclose()
         assert behind.asked[0].path == "/waha/api/sendText"
 

@@ -31,7 +31,7 @@ async def waha(
     async with sandbox:
         server = WahaServer(url=sandbox.base_url, api_key=sandbox.api_key)
         gateways = Gateways({SERVER: server}, send_timeout_seconds=send_timeout_seconds)
-        session = gateways.session(SERVER, ADDRESS)
+        session = gateways.session(SERVER, ADDRESS, None)
         try:
             if working:
                 await session.create(CONFIG, start=True)

@@ -15,6 +15,7 @@ import pytest
 
 from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says, speaks_something_else
 from waiting import wait_for
+from wsm.core.exits import Exit
 from wsm.gateway.client import build, tls_context
 from wsm.sandbox.exits import (
     Answers502,
@@ -90,8 +91,11 @@ def client(
     proxy: ExitProxy, user: str, url: str, *, password: str = PASSWORD, tls: ssl.SSLContext | None = None
 ) -> httpx.AsyncClient:
     """wsm's own client, for one exit."""
-    exit_ = httpx.Proxy(proxy.url, auth=(user, password))
-    return build(url, api_key="k", proxy=exit_, tls=tls or tls_context())
+    return build(url, api_key="k", way=exit_(proxy, user, password), tls=tls or tls_context())
+
+
+def exit_(proxy: ExitProxy, user: str, password: str = PASSWORD) -> Exit:
+    return Exit(host="127.0.0.1", port=proxy.port, username=user, password=password)
 
 
 async def asked(
@@ -206,15 +210,15 @@ async def test_who_a_user_name_is_may_be_said_otherwise() -> None:
 async def test_a_direct_connection_is_told_from_the_others() -> None:
     async with stage() as (proxy, whoami):
         await asked(proxy, ANNA, whoami)
-        async with build(whoami.url, api_key="k", proxy=None, tls=tls_context()) as http:
+        async with build(whoami.url, api_key="k", way=None, tls=tls_context()) as http:
             assert (await http.get("/")).json() == {"ip": "127.0.0.1", "country": None}
         assert [host for host, _ in direct(whoami.peers, proxy)] == ["127.0.0.1"]
 
 
 async def test_the_sandboxs_waha_is_reached_through_it() -> None:
     async with stage() as (proxy, _), WahaSandbox() as waha:
-        exit_ = httpx.Proxy(proxy.url, auth=(ANNA, PASSWORD))
-        async with build(waha.base_url, api_key=waha.api_key, proxy=exit_, tls=tls_context()) as http:
+        through = exit_(proxy, ANNA)
+        async with build(waha.base_url, api_key=waha.api_key, way=through, tls=tls_context()) as http:
             for _ in range(3):
                 assert (await http.get("/api/sessions")).json() == []
         assert [passage.ending for passage in await ended(proxy, 3)] == [Ending.ANSWERED] * 3

@@ -10,7 +10,7 @@ import redis
 
 from databases import Database as Urls
 from waiting import wait_for
-from working import Plant, gated, offer, plant
+from working import GatedTurns, Plant, gated, offer, plant
 from wsm.core.errors import StreamsUnavailable
 from wsm.core.ids import TenantId
 from wsm.streams import handover as handover_module
@@ -18,6 +18,7 @@ from wsm.streams import keys
 from wsm.streams.handover import Bell, Claim, Handover
 from wsm.streams.keys import Kind
 from wsm.worker.turn import Settled, Turns
+from wsm.worker.worker import Worker
 
 ONE, TWO = 11, 22
 ANA, BIA = "5511900000001", "5511900000002"
@@ -244,7 +245,7 @@ async def test_what_takes_too_long_is_handed_back_unharmed(
         await at.stop()
         assert clean_redis.hget(keys.pointer(TenantId(ONE), Kind.TURN), "state") == b"queued"
         assert not clean_redis.exists(keys.attempts(TenantId(ONE)))
-        assert not clean_redis.hexists(keys.load(TenantId(ONE)), "few")
+        assert not clean_redis.hexists(keys.FEW, str(ONE))
         at.start()
         await at.drained()
         assert await at.texts(ONE) == ["oi"]
@@ -284,6 +285,42 @@ async def test_a_worker_that_ends_in_the_middle_of_a_finish_loses_nothing(
         at.start()
         await at.drained()
         assert await at.texts(ONE) == ["oi"]
+
+
+class Deaf(Handover):
+    """A hand-over without tokens; while a claim that asks for no turn is out, the turn that runs ends."""
+
+    turns: GatedTurns
+    worker: Worker
+
+    async def claim(self, worker: str, slots: Mapping[Kind, int], held: Sequence[Bell], **its: Any) -> Claim:
+        if slots.get(Kind.TURN) == 0:
+            self.turns.gate.set()
+            await wait_for(lambda: not self.worker.busy)
+        return await super().claim(worker, slots, held, **its)
+
+    async def finish(self, bell: Bell, **settled: Any) -> bool:
+        return await super().finish(bell, **settled | {"deliver": False})
+
+    async def wait(self, timeout_seconds: float, kinds: Sequence[Kind] = tuple(Kind)) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_slot_that_is_freed_while_a_claim_is_out_is_used_at_once(
+    redis_url: str, database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in ("_IDLE_SECONDS", "_RENEW_SECONDS"):
+        monkeypatch.setattr(f"wsm.worker.worker.{seconds}", 60)
+    async with plant(redis_url, database, kind=Deaf) as at:
+        await at.found(ONE, TWO)
+        await at.offer(ONE, "oi")
+        await at.offer(TWO, "oi")
+        deaf = at.handover
+        assert isinstance(deaf, Deaf)
+        deaf.turns = gated(at)
+        deaf.worker = at.start(turns=deaf.turns, slots=1)
+        await wait_for(lambda: _handled(at, ONE))
+        await wait_for(lambda: _handled(at, TWO))
 
 
 async def test_bells_come_and_go_without_new_connections(

@@ -37,7 +37,7 @@ async def test_a_database_that_is_away_is_held_against_nobody(
             pointer = keys.pointer(TenantId(tenant), Kind.TURN)
             assert clean_redis.hget(pointer, "state") in {b"queued", None}, "nobody claims any more"
             assert not clean_redis.exists(keys.attempts(TenantId(tenant)))
-            assert not clean_redis.hexists(keys.load(TenantId(tenant)), "few")
+            assert not clean_redis.hexists(keys.FEW, str(tenant))
         await asyncio.to_thread(embedded.start)
         await at.drained()
         assert [await at.texts(tenant) for tenant in (ONE, TWO)] == [["oi"], ["oi"]]

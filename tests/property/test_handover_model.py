@@ -290,7 +290,12 @@ def test_the_model_sees_a_missing_lane(
             "count_dead(-done, 0)",
             dead_letters_stop_their_tenant_and_return,
         ),
-        ("accept", "count(t, its.new, its.size)", "count(t, its.new, 0)", a_sweep_meets_a_worker),
+        (
+            "accept",
+            "add(key(t, 'load'), its.new, its.size)",
+            "add(key(t, 'load'), its.new, 0)",
+            a_sweep_meets_a_worker,
+        ),
     ],
 )
 def test_the_model_sees_a_broken_script(

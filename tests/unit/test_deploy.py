@@ -34,6 +34,7 @@ def filled_in() -> str:
     text = OPT_IN.sub("", manual())
     text = text.replace('k1 = ""', f'k1 = "{"ab" * 32}"')
     text = text.replace('redis_url = ""', 'redis_url = "redis://host"')
+    text = text.replace('username = ""', 'username = "acme"').replace('password = ""', 'password = "x"')
     return text.replace('_url = ""', '_url = "postgresql://host"').replace('url = ""', 'url = "http://waha"')
 
 
@@ -72,7 +73,7 @@ def test_the_manuals_defaults_are_the_programs() -> None:
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
     assert said == {name: defaults[name] for name in stated}
     waiting = {"redis_url", "database_url", "system_database_url", "owner_database_url"}
-    assert defaults.keys() - stated.keys() == {*waiting, "master_keys", "master_key_id", "waha"}
+    assert defaults.keys() - stated.keys() == {*waiting, "master_keys", "master_key_id", "waha", "exits"}
 
 
 def test_every_setting_is_explained_above_it() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +110,24 @@ def test_libraries_are_named_and_heard_from_warnings_on(told: list[dict[str, Any
         "asyncio",
         "process",
     ]
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    """A full disk, and a reader that is gone."""
+    script = (
+        "from wsm import telemetry; telemetry.configure_logging('test', 'info')\n"
+        "log = telemetry.logger('room')\n"
+        "for _ in range(3): log.warning('said', much='x' * 100_000)\n"
+        "print('went on')"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("wb") as full, os.fdopen(writer, "wb") as gone:
+        for nowhere in (full, gone):
+            done = subprocess.run(
+                [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=nowhere, check=False
+            )
+            assert done.stdout == b"went on\n"
 
 
 def test_an_unknown_level_is_refused() -> None:

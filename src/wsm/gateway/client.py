@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from wsm.core.errors import BadInput
+from wsm.core.exits import Exit
 
 CONNECT_SECONDS = 5.0
 """For a connection, with TLS and through a proxy. What took longer has sent nothing."""
@@ -39,29 +40,34 @@ def check(base_url: str, api_key: str) -> None:
         raise BadInput("api_key", "must be visible ASCII characters")
 
 
-def build(
-    base_url: str, *, api_key: str, proxy: httpx.Proxy | None, tls: ssl.SSLContext
-) -> httpx.AsyncClient:
-    """Build a client of one gateway for one exit: `proxy`, or none, which is a direct connection.
+def build(base_url: str, *, api_key: str, way: Exit | None, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    """Build a client of one gateway for one exit; None is a direct connection.
 
     Redirects are not followed, for what arrives there is not what was sent. How many connections there may
     be is the server's cap, not the client's. Raises BadInput as `check` does.
     """
     check(base_url, api_key)
-    transport = httpx.AsyncHTTPTransport(
-        proxy=proxy,
-        verify=tls,
-        trust_env=False,
-        limits=httpx.Limits(
-            max_connections=None,
-            max_keepalive_connections=_IDLE_CONNECTIONS,
-            keepalive_expiry=_KEEP_ALIVE_SECONDS,
-        ),
+    headers = {"X-Api-Key": api_key, "User-Agent": "wsm"}
+    return _client(base_url, headers, way, tls, _KEEP_ALIVE_SECONDS)
+
+
+def build_bare(way: Exit, *, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    """Build a client for anything else in the world: through an exit, and without a secret."""
+    return _client("", {"User-Agent": "wsm"}, way, tls, 0)
+
+
+def _client(
+    base_url: str, headers: dict[str, str], way: Exit | None, tls: ssl.SSLContext, keep_alive_seconds: float
+) -> httpx.AsyncClient:
+    proxy = None
+    if way is not None:
+        proxy = httpx.Proxy(f"http://{way.server}", auth=(way.username, way.password))
+    limits = httpx.Limits(
+        max_connections=None,
+        max_keepalive_connections=_IDLE_CONNECTIONS,
+        keepalive_expiry=keep_alive_seconds,
     )
+    transport = httpx.AsyncHTTPTransport(proxy=proxy, verify=tls, trust_env=False, limits=limits)
     return httpx.AsyncClient(
-        base_url=base_url,
-        headers={"X-Api-Key": api_key, "User-Agent": "wsm"},
-        transport=transport,
-        trust_env=False,
-        follow_redirects=False,
+        base_url=base_url, headers=headers, transport=transport, trust_env=False, follow_redirects=False
     )

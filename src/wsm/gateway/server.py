@@ -40,6 +40,10 @@ class Transient(GatewayUnavailable):
     """It was not reached, or did not answer well, just now: a call that changes nothing may be repeated."""
 
 
+class NotReached(Transient):
+    """There was no connection: of the gateway's making, or of the exit's where one lies between."""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call. op: its name in the metrics. changes: whether doing it twice, or half, would matter."""
 
@@ -84,12 +88,15 @@ class Server:
         self._breaker = Breaker(clock=clock)
         self._ended_at = clock()
 
-    async def ask(self, client: httpx.AsyncClient, call: Call) -> Answer:
-        """Make a call through a session's client. Blocks for the call's time and 6 s at most."""
+    async def ask(self, client: httpx.AsyncClient, call: Call, *, has_exit: bool = False) -> Answer:
+        """Make a call through a session's client. Blocks for the call's time and 6 s at most.
+
+        has_exit  an exit lies between: if nothing is reached through it, that says nothing of the gateway
+        """
         started = self._clock()
         result = "cancelled"
         try:
-            answer = await self._admitted(client, call)
+            answer = await self._admitted(client, call, has_exit=has_exit)
             result = "ok"
         except WsmError as exc:
             result = next(word for kind, word in _RESULTS if isinstance(exc, kind))
@@ -113,7 +120,7 @@ class Server:
             self._ended_at = self._clock()
             self._slots.release()
 
-    async def _admitted(self, client: httpx.AsyncClient, call: Call) -> Answer:
+    async def _admitted(self, client: httpx.AsyncClient, call: Call, *, has_exit: bool) -> Answer:
         """Ask if the breaker lets it through, and report to the breaker whatever happens."""
         before = self._breaker.circuit
         if not self._breaker.admits():
@@ -123,8 +130,9 @@ class Server:
             async with self._slot():
                 status, content = await _exchange(client, call)
             signal = Signal.FAILED if status in _GATEWAY_ERRORS else Signal.ANSWERED
-        except (Transient, OutcomeUnknown):
-            signal = Signal.FAILED
+        except (Transient, OutcomeUnknown) as exc:
+            if not (has_exit and isinstance(exc, NotReached)):
+                signal = Signal.FAILED
             raise
         finally:
             self._breaker.tell(signal)
@@ -157,7 +165,7 @@ async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
                 if len(content) > _ANSWER_BYTES:
                     raise _uncertain(call, "answer too long")
     except _NO_CONNECTION as exc:
-        raise Transient(f"not reached: {type(exc).__name__}") from exc
+        raise NotReached(f"not reached: {type(exc).__name__}") from exc
     except (TimeoutError, httpx.TimeoutException) as exc:
         raise _uncertain(call, "no answer in time") from exc
     except httpx.HTTPError as exc:
@@ -172,6 +180,8 @@ def _judged(call: Call, status: int, content: bytes) -> Answer:
         return answer
     if httpx.codes.is_redirect(status):
         raise GatewayUnavailable(f"gateway answered {status}: redirected")
+    if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        raise GatewayUnavailable("the exit refuses the password")
     reason = answers.reason(status, answer.json())
     if reason == "session_not_working":
         raise GatewayUnavailable(f"gateway answered {status}: {reason}")

@@ -5,7 +5,8 @@ asked once; what changes nothing is asked up to three times within ten seconds. 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +16,11 @@ import tenacity
 
 from wsm.config import WahaServer
 from wsm.core.errors import BadInput, GatewayRefused, GatewayUnavailable, OutcomeUnknown
+from wsm.core.exits import Exit, Pool, Seen, Way, exit_of
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
-from wsm.gateway import answers, client
+from wsm.gateway import answers, client, exits
 from wsm.gateway.answers import Found, SessionInfo
+from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
 from wsm.gateway.server import Answer, Call, Server, Transient
 
@@ -33,20 +36,22 @@ _NOT_FOUND = 404
 
 
 class WahaSession:
-    """One session of one tenant, through its own client."""
+    """One session of one tenant, through its own client, which is lent for each call."""
 
     def __init__(
         self,
         address: SessionAddress,
         *,
         server: Server,
-        http: httpx.AsyncClient | None,
+        lend: Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]],
+        has_exit: bool,
         send_timeout_seconds: float,
         look_timeout_seconds: float,
     ) -> None:
         self.address = address
         self._server = server
-        self._http = http
+        self._lend = lend
+        self._has_exit = has_exit
         self._send_seconds = send_timeout_seconds
         self._look_seconds = look_timeout_seconds
         self._name = quote(address.session, safe="")
@@ -182,7 +187,7 @@ class WahaSession:
             seconds=self._look_seconds,
             changes=False,
         )
-        return (await self._server.ask(self._client(), call)).content
+        return (await self._ask(call)).content
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
@@ -195,7 +200,7 @@ class WahaSession:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
             reraise=True,
         )
-        answer: Answer = await patience(self._server.ask, self._client(), call)
+        answer: Answer = await patience(self._ask, call)
         return answer.json()
 
     async def _act(self, op: str, path: str, body: dict[str, Any], *, seconds: float | None = None) -> object:
@@ -203,38 +208,42 @@ class WahaSession:
         whole = {"session": self.address.session, **body}
         limit = seconds or self._look_seconds
         call = Call(op=op, method="POST", path=path, body=whole, seconds=limit, changes=True)
-        return (await self._server.ask(self._client(), call)).json()
+        return (await self._ask(call)).json()
 
     async def _control(self, op: str, method: str, path: str, body: dict[str, Any] | None) -> None:
         """Change the session itself, once."""
         call = Call(op=op, method=method, path=path, body=body, seconds=_CONTROL_SECONDS, changes=True)
-        await self._server.ask(self._client(), call)
+        await self._ask(call)
 
-    def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            raise GatewayUnavailable("no such server is configured")
-        return self._http
+    async def _ask(self, call: Call) -> Answer:
+        async with self._lend() as http:
+            return await self._server.ask(http, call, has_exit=self._has_exit)
 
 
 class Gateways:
     """All configured servers, and the sessions on them. Belongs to one event loop. Raises BadInput.
 
     servers               by name; a call to a server that is not among them is unavailable
+    pools                 of exits, by name; a call of a session whose exit is of another one is unavailable
     send_timeout_seconds  how long a send may take: WAHA goes on working for long, so 150 at least
     look_timeout_seconds  how long any other call about a chat may take: WAHA itself waits up to 15 s for a
                           session before it answers 422
     concurrent_calls      per server
+    clients               kept open at most, beside those in use: one for each session
     """
 
     def __init__(
         self,
         servers: Mapping[ServerName, WahaServer],
+        pools: Mapping[str, Pool] = MappingProxyType({}),
         *,
         send_timeout_seconds: float,
         look_timeout_seconds: float = 20.0,
         concurrent_calls: int = 64,
+        clients: int = 5_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pools = dict(pools)
         self._configured = dict(servers)
         self._send_timeout_seconds = send_timeout_seconds
         self._look_timeout_seconds = look_timeout_seconds
@@ -242,40 +251,71 @@ class Gateways:
         self._clock = clock
         self._tls = client.tls_context()
         self._servers: dict[ServerName, Server] = {}
-        self._clients: dict[tuple[ServerName, SessionAddress], httpx.AsyncClient] = {}
+        self._clients = Clients(clients)
         for name, server in servers.items():
-            try:
+            with _of(f"waha.{name}"):
                 client.check(server.url, server.api_key)
-            except BadInput as exc:
-                raise BadInput(f"waha.{name}.{exc.field}", exc.reason) from None
+        for named, pool in pools.items():
+            with _of(f"exits.{named}"):
+                exits.check_url(pool.check_url)
 
-    def session(self, server: ServerName, address: SessionAddress) -> WahaSession:
-        """Bind the calls to a session whose exit policy is `direct`: it reaches its gateway without a proxy.
+    def session(self, server: ServerName, address: SessionAddress, way: Way | None) -> WahaSession:
+        """Bind the calls to a session.
 
-        Its client is kept until `aclose`.
+        way  through what it acts; None when its policy is `direct`. A gateway whose route is private is
+             reached without it: such a gateway uses it itself, towards WhatsApp.
         """
         if server not in self._servers:
             self._servers[server] = Server(server, concurrent_calls=self._concurrent_calls, clock=self._clock)
         return WahaSession(
             address,
             server=self._servers[server],
-            http=self._client(server, address),
+            lend=lambda: self._lend(server, address, way),
+            has_exit=self._through(server, way) is not None,
             send_timeout_seconds=self._send_timeout_seconds,
             look_timeout_seconds=self._look_timeout_seconds,
         )
 
     async def aclose(self) -> None:
         """Close all connections. Calls in flight break."""
-        clients, self._clients = self._clients, {}
-        for http in clients.values():
-            await http.aclose()
+        await self._clients.aclose()
 
-    def _client(self, server: ServerName, address: SessionAddress) -> httpx.AsyncClient | None:
+    async def look(self, way: Way) -> Seen:
+        """Ask where an exit comes out; raises and blocks as `exits.look` does."""
+        exit_ = self._exit(way)
+        async with client.build_bare(exit_, tls=self._tls) as http:
+            return await exits.look(http, self._pools[way.pool].check_url)
+
+    def _lend(
+        self, server: ServerName, address: SessionAddress, way: Way | None
+    ) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """Lend the client of a session's exit. Raises GatewayUnavailable where settings know it not."""
         configured = self._configured.get(server)
         if configured is None:
-            return None
-        if (server, address) not in self._clients:
-            self._clients[server, address] = client.build(
-                configured.url, api_key=configured.api_key, proxy=None, tls=self._tls
-            )
-        return self._clients[server, address]
+            raise GatewayUnavailable("no such server is configured")
+        through = self._through(server, way)
+        exit_ = None if through is None else self._exit(through)
+        return self._clients.use(
+            (server, address, through),
+            lambda: client.build(configured.url, api_key=configured.api_key, way=exit_, tls=self._tls),
+        )
+
+    def _through(self, server: ServerName, way: Way | None) -> Way | None:
+        """Return the exit that lies between wsm and a server, if one does."""
+        configured = self._configured.get(server)
+        return way if configured is not None and configured.route == "public" else None
+
+    def _exit(self, way: Way) -> Exit:
+        pool = self._pools.get(way.pool)
+        if pool is None:
+            raise GatewayUnavailable("no such pool of exits is configured")
+        return exit_of(pool, way.identity)
+
+
+@contextmanager
+def _of(table: str) -> Iterator[None]:
+    """Name the table of a field that does not fit."""
+    try:
+        yield
+    except BadInput as exc:
+        raise BadInput(f"{table}.{exc.field}", exc.reason) from None

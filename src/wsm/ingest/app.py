@@ -12,10 +12,11 @@ append is durable. Never a redirect: WAHA follows one without the body and takes
 import re
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from urllib.parse import parse_qsl
 
 import msgspec
+from prometheus_client import Counter
 
 from wsm import telemetry
 from wsm.core.errors import (
@@ -139,11 +140,11 @@ class Ingest:
 
     def refuse(self, request: Request, exc: WsmError) -> Answer:
         """Turn an error into its answer, its count and, within the limits of the log, its line."""
-        status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
+        status = STATUS.get(type(exc)) or next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
         reason = _reason(exc)
         result = "unavailable" if isinstance(exc, Unavailable) else "refused"
-        telemetry.INGEST_REQUESTS.labels(result).inc()
-        telemetry.INGEST_REFUSED.labels(reason).inc()
+        for counter in _counters(result, reason):
+            counter.inc()
         self._refusals.note(
             status=status,
             reason=reason,
@@ -153,13 +154,11 @@ class Ingest:
         )
         if isinstance(exc, BadInput):
             return _json(status, {"error": reason, "field": exc.field, "reason": exc.reason})
-        fields = {"error": "unavailable" if result == "unavailable" else "refused"}
-        fields["reason"] = _UNSAID.get(reason, reason)
-        if isinstance(exc, WrongMethod):
-            return _json(status, fields, b"allow: POST")
         if isinstance(exc, Unavailable):
-            return _json(status, fields, self._retry_after)
-        return _json(status, fields)
+            return _refusal(status, result, reason, self._retry_after)
+        if isinstance(exc, WrongMethod):
+            return _refusal(status, result, reason, b"allow: POST")
+        return _refusal(status, result, reason)
 
     def _door(self, request: Request) -> Door:
         """Find what the path names. The raw path: no escapes, no dots."""
@@ -169,9 +168,24 @@ class Ingest:
         address = SessionAddress(TenantId(int(named[1])), SessionName(named[2].decode()))
         return self._doors.of_session(address)
 
-    def _settle(self, request: Request, answer: Answer, failure: Unavailable | None) -> None:
+    @staticmethod
+    def _settle(request: Request, answer: Answer, failure: Unavailable | None) -> None:
         """Answer a webhook whose append is known to be durable, or is not."""
-        request.answer(answer if failure is None else self.refuse(request, failure))
+        if failure is None:
+            request.answer(answer)
+        else:
+            request.refuse(failure)
+
+
+@cache
+def _refusal(status: int, result: str, reason: str, *headers: bytes) -> Answer:
+    """Write the answer of a word. It is asked for most when there is least time; the words are few."""
+    return _json(status, {"error": result, "reason": _UNSAID.get(reason, reason)}, *headers)
+
+
+@cache
+def _counters(result: str, reason: str) -> tuple[Counter, Counter]:
+    return telemetry.INGEST_REQUESTS.labels(result), telemetry.INGEST_REFUSED.labels(reason)
 
 
 def _reason(exc: WsmError) -> str:

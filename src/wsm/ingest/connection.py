@@ -9,6 +9,7 @@ are worked on beside each other and answered in their order. Nobody can make it 
 - while as many webhooks as may be are being answered, another one is told to come again, and its body is
   dropped as it comes: that costs a fraction of a real answer;
 - what comes after the body (trailers) is not a header;
+- an offer of another protocol (`Upgrade: h2c`) is left alone: the request is answered as any other;
 - a client that half-closes after its request gets its answer.
 
 An answer before the end of the body closes the connection, after a moment in which the rest is read and
@@ -62,7 +63,6 @@ class Connection(asyncio.Protocol):
         self._due = self._now() + crowd.bounds.header_seconds
         self._due_for = "silent"
         self._write_due = _NEVER
-        self._was_closing = False
 
     # What the loop tells.
 
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
             telemetry.INGEST_CUT.labels("crowded").inc()
             self._is_over = True
             self._open.append(Request(self, b"", b"/", {}))
-            self._refuse(self._open[0], Unavailable("connections"))
+            self.refuse(self._open[0], Unavailable("connections"))
         else:
             self.crowd.connections.add(self)
 
@@ -87,9 +87,10 @@ class Connection(asyncio.Protocol):
             self._due, self._due_for = self._now() + self.crowd.bounds.header_seconds, "silent"
         self._taken_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._end()
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                self._go_on(data[exc.args[0] :])
         except httptools.HttpParserError:
             self._end_malformed()
         bounds = self.crowd.bounds
@@ -119,6 +120,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         self._drop_open()
+        self._reading = None
+        del self._parser  # it knows us: with it, this would be in memory until the collector comes
         self.crowd.leave(self)
 
     # What the parser finds, in the order in which it comes.
@@ -146,17 +149,17 @@ class Connection(asyncio.Protocol):
         if len(self._open) >= bounds.pipelined:
             self._cut("pipelined")
             raise _Enough
-        is_crowded = self.crowd.in_flight >= bounds.requests
         request = Request(self, self._parser.get_method(), self._target, self._headers)
-        waits_for_100 = bool(request.values(b"expect"))  # nothing else may be expected (RFC 9110, 10.1.1)
-        if is_crowded and not self._open and not waits_for_100 and request.path.startswith(b"/webhooks/"):
-            request.is_turned_away = True
+        if request.values(b"expect"):  # nothing else may be expected (RFC 9110, 10.1.1)
+            request.waits_for_100 = self._parser.get_http_version() == "1.1"
         self._open.append(request)
         self._reading = request
+        request.is_turned_away = self._is_one_too_many(request)
         if not request.is_turned_away:
             self._ask(self._let_in, request)
-        if waits_for_100 and request.found is None and self._open[0] is request:
-            self._write(_CONTINUE)
+        elif request.waits_for_100:
+            self.refuse(request, Unavailable("requests_in_flight"))
+        self._ask_for_body()
 
     def on_body(self, body: bytes) -> None:
         request = self._reading
@@ -164,20 +167,21 @@ class Connection(asyncio.Protocol):
             try:
                 request.take(body)
             except WsmError as exc:
-                self._refuse(request, exc)
+                self.refuse(request, exc)
 
     def on_message_complete(self) -> None:
-        request, self._reading = self._reading, None
-        if request is None:
-            return
+        request, is_offer = self._reading, self._parser.should_upgrade()
+        if request is None or (is_offer and request.has_body):
+            return  # in the second case there is only the head yet; see _go_on
+        self._reading = None
         has_answer = self._due_for == "lingering"
         self._due, self._due_for = _NEVER, ""
-        if self._parser.get_http_version() != "1.1" or not self._parser.should_keep_alive():
-            request.is_last = True
+        if is_offer or self._parser.get_http_version() != "1.1" or not self._parser.should_keep_alive():
+            request.is_last = self._is_over = True
         if has_answer:
             self._transport.close()
-        elif request.is_turned_away:
-            self._refuse(request, Unavailable("requests_in_flight"))
+        elif request.is_turned_away or self._is_one_too_many(request):
+            self.refuse(request, Unavailable("requests_in_flight"))
         elif request.found is None:
             request.end()
             self._ask(self.crowd.service.ends, request)
@@ -196,15 +200,17 @@ class Connection(asyncio.Protocol):
             if is_last:
                 self._close_after(request)
                 return
+        self._ask_for_body()
         if not self._open and self._due is _NEVER:
             self._due, self._due_for = self._now() + self.crowd.bounds.keep_alive_seconds, "idle"
 
     def check(self, now: float) -> None:
         """Cut the connection off if it is overdue at `now`, the loop's time."""
         if self._transport.is_closing():
-            if self._was_closing:
-                self._transport.abort()  # it had since the last look to read its last answer
-            self._was_closing = True
+            if self._write_due is _NEVER:
+                self._write_due = now + self.crowd.bounds.body_seconds  # to read its last answer
+            elif now > self._write_due:
+                self._transport.abort()
         elif now > self._due:
             self._cut(self._due_for)
         elif now > self._write_due:
@@ -219,7 +225,18 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         """Tell who is still without an answer to come again."""
         for request in tuple(self._open):
-            self._refuse(request, Unavailable("stopping"))
+            self.refuse(request, Unavailable("stopping"))
+
+    def refuse(self, request: Request, exc: WsmError) -> None:
+        """Answer with a refusal, unless there is an answer. Does not raise."""
+        if request.found is not None:
+            return
+        try:
+            answer = self.crowd.service.refuse(request, exc)
+        except Exception:
+            log.exception("request_failed")
+            answer = _BROKEN
+        request.answer(answer)
 
     def abort(self) -> None:
         """End at once."""
@@ -235,19 +252,40 @@ class Connection(asyncio.Protocol):
             if len(declared) > _MOST_DIGITS or not declared.isdigit() or int(declared) > limit:
                 raise TooLarge(limit)
 
+    def _is_one_too_many(self, request: Request) -> bool:
+        """Whether as many webhooks as may be are being answered; what was sent ahead is not counted."""
+        crowd = self.crowd
+        if crowd.in_flight < crowd.bounds.requests or self._open[0] is not request:
+            return False
+        return request.path.startswith(b"/webhooks/")
+
     def _ask(self, step: Callable[[Request], None], request: Request) -> None:
         """Take a step; what it raises is the answer. An exception here would be taken for a parser's."""
         try:
             step(request)
         except WsmError as exc:
-            self._refuse(request, exc)
+            self.refuse(request, exc)
         except Exception:
             log.exception("request_failed")
             request.answer(_BROKEN)
 
-    def _refuse(self, request: Request, exc: WsmError) -> None:
-        if request.found is None:
-            request.answer(self.crowd.service.refuse(request, exc))
+    def _ask_for_body(self) -> None:
+        """Say 100 to who waits for it with his body, once all before him have their answers."""
+        request = self._reading
+        if request is None or not request.waits_for_100 or request.found is not None:
+            return
+        if self._open[0] is request:
+            request.waits_for_100 = False
+            self._write(_CONTINUE)
+
+    def _go_on(self, rest: bytes) -> None:
+        """Read the body of who offers another protocol, too; the parser leaves it to that one."""
+        if self._reading is None:
+            self._end()
+            return
+        framing = self._reading.framing()
+        self._parser = httptools.HttpRequestParser(_Rest(self))
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n%s\r\n\r\n" % framing + rest)
 
     def _end(self) -> None:
         """Read no further request; close now if nobody waits for an answer."""
@@ -282,6 +320,7 @@ class Connection(asyncio.Protocol):
     def _forget_half(self) -> None:
         """Let go of a request whose end will not come, unless its answer only waits for its turn."""
         request, self._reading = self._reading, None
+        self._due, self._due_for = _NEVER, ""
         if request is not None and request.found is None:
             self._open.pop().leave()
 
@@ -299,6 +338,14 @@ class Connection(asyncio.Protocol):
             if reason not in _QUIETLY:
                 telemetry.INGEST_CUT.labels(reason).inc()
             self._transport.close()
+
+
+class _Rest:
+    """What a parser tells of a request whose head is known."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
 
 class _Enough(Exception):

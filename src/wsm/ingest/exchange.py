@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from wsm.ingest.connection import Connection
 
 READ = frozenset(
-    {b"content-length", b"expect", b"x-forwarded-for", b"x-webhook-hmac", b"x-webhook-hmac-algorithm"}
-)
+    {
+        b"content-length", b"transfer-encoding", b"expect",
+        b"x-forwarded-for", b"x-webhook-hmac", b"x-webhook-hmac-algorithm",
+    }
+)  # fmt: skip
 """The headers that somebody reads; the others are not kept."""
 
 
@@ -96,11 +99,14 @@ class Request:
     route     what the service keeps of its look at the head
     known     whose it is, as far as the service has found out
     is_last   the connection ends with its answer
+    is_turned_away  nobody keeps its body
+    waits_for_100   its body comes when it is asked for
     """
 
     __slots__ = (
         "_chunks", "_connection", "_headers", "_held_bytes", "_is_counted",
         "body", "found", "is_last", "is_turned_away", "known", "method", "path", "peer", "query", "route",
+        "waits_for_100",
     )  # fmt: skip
 
     def __init__(
@@ -113,17 +119,26 @@ class Request:
         self._headers = headers
         self._chunks: list[bytes] = []
         self._held_bytes = 0
-        self._is_counted = True
-        connection.crowd.in_flight += 1
+        self._is_counted = False
         self.body: bytes | None = None
         self.found: Answer | None = None
         self.route: Any = None
         self.known: SessionAddress | None = None
-        self.is_last = self.is_turned_away = False
+        self.is_last = self.is_turned_away = self.waits_for_100 = False
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in their order; `name` in lower case, one of `READ`."""
         return self._headers.get(name, [])
+
+    @property
+    def has_body(self) -> bool:
+        """Whether one was declared."""
+        return b"content-length" in self._headers or b"transfer-encoding" in self._headers
+
+    def framing(self) -> bytes:
+        """Write the lines that declare the body; the parser has let them pass."""
+        names = (b"content-length", b"transfer-encoding")
+        return b"\r\n".join(b"%s: %s" % (name, value) for name in names for value in self.values(name))
 
     def take(self, chunk: bytes) -> None:
         """Keep a part of the body. Raises TooLarge, or Unavailable without room for it."""
@@ -135,7 +150,9 @@ class Request:
         self._chunks.append(chunk)
 
     def end(self) -> None:
-        """Know the body."""
+        """Know the body, and count it among those that wait for an answer."""
+        self._is_counted = True
+        self._connection.crowd.in_flight += 1
         self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     def answer(self, answer: Answer) -> None:
@@ -145,6 +162,10 @@ class Request:
             self._release()
             self._connection.answered(self)
 
+    def refuse(self, exc: WsmError) -> None:
+        """Answer it with what the service makes of a refusal."""
+        self._connection.refuse(self, exc)
+
     def leave(self) -> None:
         """Nobody waits for the answer: let go of it, unless it was handed on."""
         if self.body is None:
@@ -152,12 +173,10 @@ class Request:
 
     def _release(self) -> None:
         """Uncount it."""
-        if not self._is_counted:
-            return
-        self._is_counted = False
         crowd = self._connection.crowd
-        crowd.in_flight -= 1
+        crowd.in_flight -= self._is_counted
         crowd.bodies.give_back(self._held_bytes)
+        self._is_counted, self._held_bytes = False, 0
         self._chunks = []
 
 
@@ -177,7 +196,7 @@ class Service(Protocol):
 class Crowd:
     """All connections of a server, and what they share.
 
-    in_flight  requests that have no answer yet
+    in_flight  requests that are there as a whole and have no answer yet
     date       as in the header, renewed by the server every second
     """
 

@@ -44,6 +44,6 @@ class Ops:
         except Exception:
             log.exception("page_failed")
             request.answer(_FAILED)
-            raise
+            return
         answer = Answer(page.status, page.body, content_type=page.content_type.encode())
         request.answer(answer)

@@ -12,13 +12,17 @@ session that exists.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from wsm import telemetry
 from wsm.core.errors import BadInput
 from wsm.core.ids import SessionAddress
 
 _NAMED_SOURCES = 5
+_MOST_HOPS = 16
+_MOST_LETTERS = 100
+_MOST_KNOWN = 1_000
 
 log = telemetry.logger("ingest")
 
@@ -96,36 +100,45 @@ class TrustedProxies:
             self._networks = [ip_network(each, strict=False) for each in trusted]
         except ValueError as exc:
             raise BadInput("trusted_proxies", str(exc)) from exc
+        self._look = lru_cache(_MOST_KNOWN)(self._look_up)
 
     def client(self, peer: str, forwarded: Sequence[bytes]) -> str:
         """Who asked: the last that was seen by a proxy of ours and is none itself.
 
         forwarded  the values of X-Forwarded-For; each proxy appends whom it saw, so only what stands behind
-                   the first stranger, read from the end, is true
+                   the first stranger, read from the end, is true. Of more hops than anybody has, the last few
+                   are read
         """
-        client = peer
-        hops = [hop.strip() for value in forwarded for hop in value.decode("latin-1").split(",")]
-        while hops and self._trusts(client):
-            nearer = _address(hops.pop())
-            if nearer is None:
+        if not self._networks or not forwarded:
+            return peer
+        client, near = peer, self._look(peer)
+        hops = reversed(b",".join(forwarded[-_MOST_HOPS:]).rsplit(b",", _MOST_HOPS)[-_MOST_HOPS:])
+        while near is not None:
+            client, is_ours = near
+            if not is_ours:
                 break
-            client = nearer
+            hop = next(hops, b"")
+            near = self._look(hop.decode("latin-1").strip()) if len(hop) <= _MOST_LETTERS else None
         return client
 
-    def _trusts(self, client: str) -> bool:
-        address = _address(client)
-        return address is not None and any(ip_address(address) in each for each in self._networks)
+    def _look_up(self, hop: str) -> tuple[str, bool] | None:
+        """Read an address, and say whether it is a proxy of ours; None if it is no address."""
+        address = _address(hop)
+        if address is None:
+            return None
+        return str(address), any(address in network for network in self._networks)
 
 
 NO_PROXIES = TrustedProxies(())
 
 
-def _address(hop: str) -> str | None:
-    """An address as it was said, with or without its port; None if it is none."""
+def _address(hop: str) -> IPv4Address | IPv6Address | None:
+    """An address as it was said, with or without its port and zone; None if it is none."""
     host = hop.partition("]")[0].lstrip("[") if hop.startswith("[") else hop
     if host.count(":") == 1:
         host = host.partition(":")[0]
     try:
-        return str(ip_address(host))
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -101,7 +101,7 @@ class Site:
         servers = {ServerName(server): value for server, value in self.settings.waha.items()}
         gateways = Gateways(servers, send_timeout_seconds=30)
         try:
-            gateway = gateways.session(DEFAULT_SERVER, address)
+            gateway = gateways.session(DEFAULT_SERVER, address, None)
             await gateway.create(webhook_config(url, secret), start=True)
         finally:
             await gateways.aclose()

@@ -31,8 +31,12 @@ async def add_session(
     alias: str,
     kid: str,
     phone: str | None = None,
+    exit_policy: str = "direct",
 ) -> None:
-    """Make a session whose way out is direct. BadInput when the name is taken on that server."""
+    """Make a session. BadInput when the name is taken on that server.
+
+    exit_policy  `proxy`, or `direct`: a choice, never a fall back
+    """
     try:
         async with database.transaction() as transaction:
             await transaction.run("add_server", name=server)
@@ -43,7 +47,7 @@ async def add_session(
                 name=address.session,
                 alias=alias,
                 kid=kid,
-                exit_policy="direct",
+                exit_policy=exit_policy,
                 phone=phone,
             )
     except psycopg.errors.UniqueViolation:

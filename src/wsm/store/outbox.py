@@ -12,6 +12,7 @@ import msgspec
 
 from wsm.core.attendance import place_to_tell
 from wsm.core.conversation import State
+from wsm.core.exits import Way
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress, SessionName, TenantId
 from wsm.core.outbox import Claimed, Doubtful, IntentState, Outcome
 from wsm.core.templates import render
@@ -23,8 +24,8 @@ from wsm.wire.waha import message_key
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
 
-Session = tuple[int, SessionAddress, ServerName]
-"""A session with something to do: its row, its address, its server."""
+Session = tuple[int, SessionAddress, ServerName, Way | None]
+"""A session with something to do: its row, its address, its server, and its exit, None if that is direct."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -55,7 +56,8 @@ async def survey(
         heads = {session: head for session, [*found] in zip(reserved, pending, strict=True) for head in found}
         found = []
         for row in rows:
-            session = (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server))
+            way = Way(row.pool, row.identity) if row.pool is not None else None
+            session = (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server), way)
             head, claimed = heads.get(row.id), None
             if head is not None and not row.doubts:
                 claimed = _claimed(transaction, session, bell, reserved[row.id], head)
@@ -159,7 +161,7 @@ def _rendered(row: Any) -> tuple[str | None, int | None]:
 
 async def doubts(database: Database, session: Session, now: datetime) -> list[Doubtful]:
     """List the intents of a session that wait for evidence and may be looked up now."""
-    session_id, address, server = session
+    session_id, address, server, _ = session
     async with database.transaction(address.tenant, now) as transaction:
         rows = await transaction.rows("doubtful_due", session=session_id)
     return [
@@ -208,7 +210,7 @@ async def settle(
 
 async def postpone(database: Database, session: Session, reason: str, until: datetime, now: datetime) -> None:
     """Put off what a session has to say, because its gateway is away."""
-    session_id, address, _ = session
+    session_id, address, *_ = session
     async with locked(database, address.tenant, now) as transaction:
         transaction.later("postpone", session=session_id, reason=reason, until=until)
 

@@ -18,11 +18,9 @@ from wsm.telemetry import logger
 
 log = logger("streams")
 
-_MOST_BELLS = 32
+_MOST_BELLS = 128
 _MOST_VALUES = 4000
-"""Of a call, except that one bell always goes: it holds up Redis for some milliseconds at most. It takes
-fewer bells than a worker has slots by default (100), or claims and finishes would take turns.
-"""
+"""Of a call, except that one bell always goes: it holds up Redis for some milliseconds at most."""
 
 Call = Callable[[int | None, Sequence[Arguments]], Awaitable[Sequence[bool]]]
 

@@ -1,8 +1,7 @@
 """Every key that wsm writes in Redis, and the few of RQ's that the hand-over shares with it.
 
 wsm:{t}:in              stream   a tenant's mailbox: fields at, origin, session, body
-wsm:{t}:load            hash     entries, bytes (parked ones included, dead ones not); few = how many
-                                 entries the next turn gets, while it grows back after a lost lease
+wsm:{t}:load            hash     entries, bytes (parked ones included, dead ones not)
 wsm:{t}:bell:{kind}     hash     the pointer, the one outstanding bell of that kind: bell, state (queued,
                                  claimed), until (ms); again: ring once more; counted: the lone entry
 wsm:{t}:parked          zset     chats put aside, by due time in ms; 0 = runnable again
@@ -12,6 +11,7 @@ wsm:{t}:dead            stream   dead letters: the fields of a mailbox, with ent
 wsm:active              set      tenants of which any of the above but dead exists: what SWEEP walks over
 wsm:dead                set      tenants who have dead letters
 wsm:paused              hash     tenants whose bells rest -> `ms by reason`
+wsm:few                 hash     tenants whose turns grow back after a lost lease -> entries of the next one
 wsm:load                hash     entries, bytes of all mailboxes; dead, dead_bytes of all dead letters;
                                  quarantine_bytes
 wsm:mail:{kind}         zset     tenants to ring for, by turn number
@@ -43,6 +43,7 @@ LOAD = "wsm:load"
 TURN_NUMBER = "wsm:turn"
 DEAD = "wsm:dead"
 PAUSED = "wsm:paused"
+FEW = "wsm:few"
 QUARANTINE = "wsm:quarantine"
 DIRECTORY = "wsm:directory"
 DIRECTORY_VERSION = "wsm:directory:version"

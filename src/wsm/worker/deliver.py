@@ -111,7 +111,7 @@ class Deliveries:
         settled: one transaction a message.
         """
         session, claimed = due.session, due.claimed
-        gateway = self._gateways.session(session[2], session[1])
+        gateway = self._gateways.session(session[2], session[1], session[3])
         if due.doubts:
             for doubt in await outbox.doubts(self._database, session, self._clock()):
                 await self._settle(doubt, await self._look_up(gateway, doubt))

@@ -56,17 +56,13 @@ local mailed, entries, bytes = false, 0, 0
 for _, t in ipairs(order) do
   local its = loads[t]
   if its.new > 0 then
-    call('HINCRBY', key(t, 'load'), 'entries', its.new)
-    call('HINCRBY', key(t, 'load'), 'bytes', its.size)
+    add(key(t, 'load'), its.new, its.size)
     entries, bytes = entries + its.new, bytes + its.size
     if not call('ZSCORE', 'wsm:mail:turn', t) and call('EXISTS', pointer(t, 'turn')) == 0 then
       mailed = mail('turn', t) or mailed
     end
   end
 end
-if entries > 0 then
-  call('HINCRBY', 'wsm:load', 'entries', entries)
-  call('HINCRBY', 'wsm:load', 'bytes', bytes)
-end
+if entries > 0 then add('wsm:load', entries, bytes) end
 if mailed then wake('turn') end
 return verdicts

@@ -13,17 +13,17 @@ local worker, stamp = ARGV[1], ARGV[8]
 local now, lease, most, bytes, room, tries =
   clock(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lone, most_dead = tonumber(ARGV[11]), tonumber(ARGV[12])
-local CHUNK = 20
+local CHUNK, PAGE = 20, 100
 
-local function hold(kind, t, bell)
+local function hold(kind, t, bell, ...)
   call('HSET', pointer(t, kind), 'state', 'claimed', 'until', now + lease)
   -- A minute later than the lease: SWEEP comes before any stock worker's cleaning.
   call('ZADD', 'rq:wip:' .. t, (now + lease) / 1000 + 60, bell .. EXECUTION)
-  call('HSET', 'rq:job:' .. bell, 'last_heartbeat', stamp)
+  call('HSET', 'rq:job:' .. bell, 'last_heartbeat', stamp, ...)
 end
 
--- The first entries that may run: chats come back first, each in its own order, then the mailbox.
-local function read(t, limit)
+-- The first entries that may run: chats that are back come first, each in its own order, then the mailbox.
+local function read(t, limit, back)
   local found, size = {}, 0
   local function take(chat)
     local from, asked, chunk = '-', nil, nil
@@ -44,16 +44,16 @@ local function read(t, limit)
     until #chunk < asked
     return true
   end
-  for _, chat in ipairs(call('ZRANGEBYSCORE', key(t, 'parked'), 0, 0, 'LIMIT', 0, limit)) do
+  for _, chat in ipairs(back) do
     if not take(chat) then return found, size end
   end
   take('')
   return found, size
 end
 
-local function read_alone(t)
+local function read_alone(t, back)
   while true do
-    local found, size = read(t, 1)
+    local found, size = read(t, 1, back)
     if #found == 0 then return found, size end
     local chat, id = found[1][1], found[1][2][1]
     if tonumber(call('HGET', key(t, 'attempts'), id) or 0) < tries then
@@ -66,10 +66,19 @@ local function read_alone(t)
 end
 
 local function open(t, few)
+  local chats, back, aside = call('ZRANGE', key(t, 'parked'), 0, -1, 'WITHSCORES'), {}, {}
+  for i = 1, #chats, 2 do
+    local which = chats[i + 1] == '0' and back or aside
+    which[#which + 1] = chats[i]
+  end
   local found, size
-  if few == 1 then found, size = read_alone(t) else found, size = read(t, math.min(few or most, most)) end
+  if few == 1 then
+    found, size = read_alone(t, back)
+  else
+    found, size = read(t, math.min(few or most, most), back)
+  end
   room = room - size
-  return few == 1 and 1 or 0, found, call('ZRANGEBYSCORE', key(t, 'parked'), '(0', '+inf')
+  return few == 1 and 1 or 0, found, aside
 end
 
 local bells, lost = {}, {}
@@ -82,33 +91,39 @@ for i = 13, #ARGV, 3 do
 end
 if call('EXISTS', 'rq:suspended') == 1 then return { lost, bells } end
 
+-- Lease the next bell of a tenant; false if it is not in its queue: popped by somebody else, SWEEP rings again.
+local function lease_to(kind, t, few)
+  local its = call('HMGET', pointer(t, kind), 'bell', 'state')
+  if its[2] ~= 'queued' or call('LREM', 'rq:queue:' .. t, 1, its[1]) == 0 then return false end
+  hold(kind, t, its[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
+  local bell = { kind, t, its[1], 0, {}, {} }
+  if kind == 'turn' then bell[4], bell[5], bell[6] = open(t, few) end
+  lone = lone - bell[4]
+  bells[#bells + 1] = bell
+  return true
+end
+
 for kind, slots in pairs({ turn = tonumber(ARGV[9]), deliver = tonumber(ARGV[10]) }) do
-  local ready, passed, claimed, held_up = 'wsm:ready:' .. kind, {}, #bells, false
+  local ready, passed, claimed, held_up = 'wsm:ready:' .. kind, 0, #bells, false
   local first = slots > 0 and tonumber(call('ZRANGE', 'wsm:mail:' .. kind, 0, 0, 'WITHSCORES')[2] or nil)
-  while slots > 0 and room > 0 do
-    local t, place = unpack(call('ZPOPMIN', ready))
-    if not t then break end
-    if first and tonumber(place) > first then
-      passed[#passed + 1] = { place, t }
-      held_up = true
-      break
+  while slots > 0 and room > 0 and not held_up do
+    local page = call('ZRANGE', ready, passed, passed + math.min(slots, PAGE) - 1, 'WITHSCORES')
+    if #page == 0 then break end
+    local taken = {}
+    for i = 1, #page, 2 do
+      local t = page[i]
+      held_up = first and tonumber(page[i + 1]) > first
+      if held_up or room <= 0 then break end
+      local few = kind == 'turn' and tonumber(said('wsm:few', t) or nil)
+      if few == 1 and lone == 0 then
+        passed = passed + 1
+      else
+        taken[#taken + 1] = t
+        if lease_to(kind, t, few) then slots = slots - 1 end
+      end
     end
-    local few = kind == 'turn' and tonumber(call('HGET', key(t, 'load'), 'few') or nil)
-    local its = call('HMGET', pointer(t, kind), 'bell', 'state')
-    if few == 1 and lone == 0 then
-      passed[#passed + 1] = { place, t }
-    -- A bell that is not in its queue was popped by somebody else: SWEEP rings again.
-    elseif its[2] == 'queued' and call('LREM', 'rq:queue:' .. t, 1, its[1]) == 1 then
-      hold(kind, t, its[1])
-      call('HSET', 'rq:job:' .. its[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
-      local bell = { kind, t, its[1], 0, {}, {} }
-      if kind == 'turn' then bell[4], bell[5], bell[6] = open(t, few) end
-      lone = lone - bell[4]
-      bells[#bells + 1] = bell
-      slots = slots - 1
-    end
+    if #taken > 0 then call('ZREM', ready, unpack(taken)) end
   end
-  for _, one in ipairs(passed) do call('ZADD', ready, unpack(one)) end
   -- For the next idle worker, or for this one, which has mail to ring for first.
   if held_up or #bells > claimed and call('EXISTS', ready) == 1 then wake(kind) end
 end

@@ -49,15 +49,13 @@ local function settle(place)
   -- It came back alive: the attempt that CLAIM counted for a lone entry was none.
   if its[4] and call('HINCRBY', attempts, its[4], -1) <= 0 then call('HDEL', attempts, its[4]) end
 
-  local entries, bytes = 0, 0
+  local gone, bytes = {}, 0
   for _ = 1, number() do
     local chat, id, size = take(), take(), number()
     if remove(t, chat, id) then
-      entries, bytes = entries + 1, bytes + size
-      call('HDEL', attempts, id)
+      gone[#gone + 1], bytes = id, bytes + size
     end
   end
-  if entries > 0 then count(t, -entries, -bytes) end
 
   local parkings = number()
   for _ = 1, parkings do
@@ -80,17 +78,22 @@ local function settle(place)
   end
 
   -- After a lost lease turns grow back: 1 entry, 2, 4, …
-  local few = kind == 'turn' and entries + parkings > 0 and call('HGET', key(t, 'load'), 'few')
+  local few = kind == 'turn' and #gone + parkings > 0 and said('wsm:few', t)
   if few then
-    if few * 2 < full then call('HSET', key(t, 'load'), 'few', few * 2) else call('HDEL', key(t, 'load'), 'few') end
+    if few * 2 < full then say('wsm:few', t, few * 2) else call('HDEL', 'wsm:few', t) end
   end
 
   unring(kind, t, bell)
   local woken = deliver and mail('deliver', t)
-  if kind == 'turn' then more = runnable(t) else more = more or its[3] == '1' end
+  local waiting, aside = left(t)
+  if #gone > 0 and (waiting > 0 or aside) then -- or `leave` forgets all that he has
+    count(t, -#gone, -bytes)
+    call('HDEL', attempts, unpack(gone))
+  end
+  if kind == 'turn' then more = runnable(t, waiting, aside) else more = more or its[3] == '1' end
   more = more and not paused(t)
   if more then ring(kind, t, kind .. '-' .. fresh .. '-' .. place, stamp, data[kind]) end
-  leave(t)
+  leave(t, waiting, aside)
   -- A lone turn kept its worker from others of its kind, which may be all that is ready.
   local passed = its[4] and call('EXISTS', 'wsm:ready:turn') == 1
   if woken then wake('deliver') end
@@ -105,4 +108,5 @@ while at < #ARGV do
   settled[#settled + 1] = settle(#settled + 1)
   at = after
 end
+flush()
 return settled

@@ -5,12 +5,12 @@ local t, why = ARGV[1], ARGV[2]
 if why ~= '' then
   local before = call('HEXISTS', 'wsm:paused', t)
   pause(t, why)
-  leave(t)
+  leave(t, left(t))
+  flush()
   return 1 - before
 end
 
 if call('HDEL', 'wsm:paused', t) == 0 then return 0 end
-some_paused = nil
-if runnable(t) and call('EXISTS', pointer(t, 'turn')) == 0 and mail('turn', t) then wake('turn') end
+if runnable(t, left(t)) and call('EXISTS', pointer(t, 'turn')) == 0 and mail('turn', t) then wake('turn') end
 if mail('deliver', t) then wake('deliver') end
 return 1

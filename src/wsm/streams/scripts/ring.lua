@@ -7,6 +7,8 @@ local mailed, made = false, 0
 for i = 6, #ARGV do mailed = mail(kind, ARGV[i]) or mailed end
 
 local popped = call('ZPOPMIN', 'wsm:mail:' .. kind, limit)
+for i = 1, #popped, 2 do later('SADD', 'wsm:active', popped[i]) end
+flush() -- before their bells: SWEEP looks at nobody else
 for i = 1, #popped, 2 do
   local t = popped[i]
   local state = call('HGET', pointer(t, kind), 'state')
@@ -17,5 +19,6 @@ for i = 1, #popped, 2 do
     call('HSET', pointer(t, kind), 'again', 1)
   end
 end
+flush()
 if mailed or made > 0 then wake(kind) end
 return made

@@ -18,13 +18,14 @@ local function check(kind, t)
   if its[2] == 'claimed' then
     if tonumber(its[3]) >= now then return bell end
     expired = expired + 1
-    if kind == 'turn' then call('HSET', key(t, 'load'), 'few', 1) end
+    if kind == 'turn' then say('wsm:few', t, 1) end
   elseif call('LPOS', 'rq:queue:' .. t, bell) then
     if enrol('wsm:ready:' .. kind, t) then repaired, woken[kind] = repaired + 1, true end
     return bell
   else
     repaired = repaired + 1
     call('LREM', 'rq:queue:' .. t .. ':intermediate', 1, bell)
+    call('ZREM', 'wsm:ready:' .. kind, t)
   end
   unring(kind, t, bell)
   if kind == 'deliver' then post(kind, t) end
@@ -58,13 +59,14 @@ local function look(t)
     call('ZADD', key(t, 'parked'), 0, chat)
     returned = returned + 1
   end
-  if not turn and runnable(t) then post('turn', t) end
+  if not turn and runnable(t, left(t)) then post('turn', t) end
   check_queue(t, turn, deliver)
-  if not turn and not deliver then leave(t) end
+  if not turn and not deliver then leave(t, left(t)) end
 end
 
 local page = call('SSCAN', 'wsm:active', ARGV[1], 'COUNT', ARGV[2])
 for _, t in ipairs(page[2]) do look(t) end
+flush()
 
 -- Queues of tenants that wsm has no reason to look at: filled by other tools, or a registration left behind.
 for _, queue in ipairs(call('SRANDMEMBER', 'rq:queues', SAMPLE)) do

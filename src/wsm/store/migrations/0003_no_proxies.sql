@@ -1,0 +1,3 @@
+-- phase: after
+alter table proxy_leases drop column proxy_id;
+drop table proxies;
