@@ -7,13 +7,13 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says
+from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says, speaks_something_else
 from waiting import wait_for
 from wsm.core.exits import Exit
 from wsm.gateway.client import build, tls_context
@@ -244,6 +244,14 @@ async def test_without_the_password_nobody_passes(method: str, header: str | Non
         assert not whoami.peers
 
 
+async def test_a_refusal_reaches_who_is_still_writing() -> None:
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        head = [*asking(whoami, "POST", password="wrong"), "Content-Length: 5000000", "", ""]
+        made.writer.write("\r\n".join(head).encode() + b"x" * 5_000_000)
+        await made.writer.drain()
+        assert (await made.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 407 ")
+
+
 async def test_wsms_client_sees_a_407_in_either_way(certificate: Certificate) -> None:
     async with stage(certificate) as (proxy, whoami):
         async with client(proxy, ANNA, "http://127.0.0.1:9", password="wrong") as http:
@@ -267,6 +275,7 @@ async def test_credentials_are_neither_passed_on_nor_logged_nor_shown(
         assert [set(each.headers) & {"proxy-authorization", "proxy-connection"} for each in target.asked] == [
             set()
         ]
+        assert target.asked[0].headers["connection"] == "close", "what it answers is its last word"
         printed = "".join(capfd.readouterr())
         shown = f"{proxy!r} {passages!r} {printed} {caplog.text}"
     for secret in (PASSWORD, "CANARY", authorization()[6:]):
@@ -324,16 +333,28 @@ async def whole_reader() -> AsyncIterator[tuple[int, list[bytes]]]:
         await server.wait_closed()
 
 
-async def test_answers_without_a_body_and_without_a_length_end_where_they_end() -> None:
-    async def unframed(_: object, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.0 200\r\n\r\nto the end")
-        await writer.drain()
-        writer.close()
+async def unframed(_: object, writer: asyncio.StreamWriter) -> None:
+    """Answer without a length."""
+    writer.write(b"HTTP/1.0 200\r\n\r\nto the end")
+    await writer.drain()
+    writer.close()
 
+
+async def unchanged(_: object, writer: asyncio.StreamWriter) -> None:
+    """Tell the length of what is not sent."""
+    writer.write(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")
+    await writer.drain()
+
+
+async def test_answers_without_a_body_and_without_a_length_end_where_they_end() -> None:
     async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
         async with client(proxy, ANNA, target.url) as http:
             target.reply = says(200, b"12345")
-            assert (await http.request("GET", "/")).content == b"12345"
+            assert (await http.get("/")).content == b"12345"
+            target.reply = unchanged
+            assert (await http.get("/")).status_code == 304
+            assert (await http.get("/")).status_code == 304
+            assert len(proxy.peers) == 1
             target.reply = unframed
             assert (await http.get("/")).content == b"to the end"
         async with stage() as (other, whoami), client(other, ANNA, whoami.url) as http:
@@ -341,6 +362,52 @@ async def test_answers_without_a_body_and_without_a_length_end_where_they_end() 
             assert (head.status_code, head.content) == (200, b"")
             assert (await http.get("/")).json()["ip"] == other.exit_of(ANNA)
             assert len(other.peers) == 1
+
+
+async def test_an_answer_without_a_length_that_breaks_off_does_not_look_whole() -> None:
+    async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
+        target.reply = unframed
+        proxy.fault(Dies(after_bytes=42))
+        async with client(proxy, ANNA, target.url) as http:
+            with pytest.raises(httpx.TransportError):
+                await http.get("/")
+
+
+def asking(whoami: Whoami, method: str = "GET", password: str = PASSWORD) -> list[str]:
+    head = f"{method} http://127.0.0.1:{whoami.port}/ HTTP/1.1"
+    return [head, f"Proxy-Authorization: {authorization(password=password)}"]
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order() -> None:
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        lines = asking(whoami)
+        answer = await made.say(*lines, "", *lines, "Connection: close")
+        answer += await made.reader.read()
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert answer.count(b"connection: close") == 1
+        assert len(await ended(proxy, 2)) == 2
+    async with stage() as (proxy, whoami), connection(proxy) as made:
+        made.writer.write("\r\n".join([*asking(whoami), "", *asking(whoami), "", ""]).encode())
+        made.writer.write_eof()
+        with suppress(ConnectionResetError):
+            await made.reader.read()
+        await wait_for(lambda: not proxy.connected)
+
+
+async def test_an_answer_before_the_end_of_the_request_arrives() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with ExitProxy(password=PASSWORD) as proxy:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with client(proxy, ANNA, url) as http:
+            assert (await http.post("/", content=b"x" * 10_000_000)).status_code == 413
+    server.close()
+    await server.wait_closed()
 
 
 async def test_everything_that_passed_is_written_down() -> None:
@@ -417,8 +484,8 @@ async def test_what_a_proxy_cannot_do_is_a_400(lines: list[str]) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "waha.example", "0.0.0.0"])
 async def test_nothing_outside_this_machine_is_reached(host: str) -> None:
-    async with ExitProxy(password=PASSWORD) as proxy:
-        async with client(proxy, ANNA, f"http://{host}:1") as http:
+    async with stage() as (proxy, whoami):
+        async with client(proxy, ANNA, f"http://{host}:{whoami.port}") as http:
             assert (await http.get("/")).status_code == 502
         (passage,) = await ended(proxy)
         assert (passage.ending, passage.leaves_from) == (Ending.UNREACHABLE, None)
@@ -438,12 +505,13 @@ async def test_a_name_that_the_proxy_alone_knows_is_reached_through_it_alone() -
 async def test_a_target_that_fails_is_a_502_or_a_broken_answer() -> None:
     async with gateway() as (target, _), ExitProxy(password=PASSWORD) as proxy:
         async with client(proxy, ANNA, target.url) as http:
-            target.reply = cuts
-            assert (await http.get("/")).status_code == 502
+            for reply in (cuts, speaks_something_else):
+                target.reply = reply
+                assert (await http.get("/")).status_code == 502
             target.reply = cuts_in_mid_answer
             with pytest.raises(httpx.TransportError):
                 await http.get("/")
-        assert [passage.ending for passage in await ended(proxy, 2)] == [Ending.TARGET] * 2
+        assert [passage.ending for passage in await ended(proxy, 3)] == [Ending.TARGET] * 3
 
 
 async def test_a_client_that_gives_up_leaves_no_request_behind() -> None:
@@ -526,6 +594,7 @@ async def test_mending_takes_back_what_it_names() -> None:
     async with stage() as (proxy, whoami):
         proxy.fault(Answers502(), of=ANNA)
         proxy.fault(Answers502(), of=BIA)
+        proxy.fault(Claims("AR"))
         proxy.fault(Claims("US"))
         proxy.mend(Answers502, of=ANNA)
         assert (await asked(proxy, ANNA, whoami))["country"] == "US"
@@ -545,6 +614,15 @@ async def test_a_tunnel_dies_in_mid_talk(certificate: Certificate) -> None:
         assert [passage.ending for passage in passages] == [Ending.DIED] * 3
         assert [passage.received_bytes for passage in passages] == [0, 1, 1200]
         await asked(proxy, ANNA, whoami, certificate)
+
+
+async def test_what_is_ordered_for_the_next_leaves_open_ones_alone() -> None:
+    async with stage() as (proxy, whoami), tunnel(proxy, whoami.port) as before:
+        proxy.fault(Dies(), times=1)
+        assert b" 200 OK" in await before.say("GET / HTTP/1.1", "Host: x")
+        async with tunnel(proxy, whoami.port) as after:
+            with pytest.raises(ConnectionResetError):
+                await after.say("GET / HTTP/1.1", "Host: x")
 
 
 async def test_an_answer_breaks_off() -> None:
@@ -610,6 +688,11 @@ async def test_the_country_is_what_the_provider_claims() -> None:
         got = [(await asked(proxy, user, whoami))["country"] for user in (ANNA, ANNA, BIA)]
         assert got == ["US", "BR", "MZ"]
         assert [passage.country for passage in proxy.seen] == got
+        question = ("GET / HTTP/1.1", "Host: x", "Connection: close")
+        async with tunnel(proxy, whoami.port, ANNA) as annas, tunnel(proxy, whoami.port, BIA) as bias:
+            for inside, country in ((bias, b"MZ"), (annas, b"BR")):
+                await inside.say(*question)
+                assert country in await inside.reader.read()
 
 
 async def test_idle_tunnels_are_cut_also_those_that_are_open() -> None:

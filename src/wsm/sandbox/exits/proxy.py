@@ -286,7 +286,7 @@ class ExitProxy(Listener):
             passage.end(Ending.ANSWERED)  # the client may leave in this moment
 
         await _beside([answer()], [ask()])
-        if kept != [True, True]:
+        if len(kept) == 1:  # answered before the end of the request
             await client.leave()
         return kept == [True, True]
 
