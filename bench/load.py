@@ -52,6 +52,8 @@ class _Load:
         self.due: deque[float] = deque()
         self.idle: deque[_Connection] = deque()
         self.in_flight = 0
+        self.known: dict[bytes, bool] = {}
+        """Whole answers that left their connection open, and whether they were 200: they come again and again."""
 
     def answered(self, *, ok: bool, since: float) -> None:
         """Count an answer."""
@@ -114,6 +116,12 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
+        ok = None if self._received else self._load.known.get(data)
+        if ok is not None and self._since is not None:
+            since, self._since = self._since, None
+            self._load.answered(ok=ok, since=since)
+            self._load.free(self)
+            return
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not end:
@@ -122,12 +130,15 @@ class _Connection(asyncio.Protocol):
         length = int(fields.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         if len(body) < length or self._since is None:
             return
-        self._received, since, self._since = b"", self._since, None
-        self._load.answered(ok=head.startswith(b"HTTP/1.1 200"), since=since)
+        whole, self._received = self._received, b""
+        since, self._since = self._since, None
+        ok = head.startswith(b"HTTP/1.1 200")
+        self._load.answered(ok=ok, since=since)
         if b"connection: close" in fields:
             self.is_open = False
             self._transport.close()
         else:
+            self._load.known[whole] = ok
             self._load.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
