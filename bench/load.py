@@ -53,7 +53,7 @@ class _Load:
         self.idle: deque[_Connection] = deque()
         self.in_flight = 0
         self.known: dict[bytes, bool] = {}
-        """Whole answers that left their connection open, and whether they were 200: they come again and again."""
+        """Whole answers that left their connection open, and whether they were 200: they recur."""
 
     def answered(self, *, ok: bool, since: float) -> None:
         """Count an answer."""
