@@ -91,7 +91,7 @@ _LENGTHS = (
 _ALGORITHMS = (b"sha512", b"sha256", b"SHA512", b"", b"none", b"sha512 ", b"sha512,sha512", b"\xff", b"md5")
 
 _SESSION_PATH = re.compile(rb"/webhooks/waha/([0-9]+)/([A-Za-z0-9_-]+)")
-_OPS = (b"/healthz", b"/readyz", b"/metrics", b"/%68ealthz")
+_OPS = (b"/healthz", b"/readyz", b"/metrics")
 
 
 def make(seed: int, number: int) -> Input:
