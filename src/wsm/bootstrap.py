@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from wsm.core.ids import ServerName
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from wsm.control.sessions import Sessions
     from wsm.store.database import Database
     from wsm.streams.handover import Handover
 
@@ -262,6 +264,33 @@ async def fleet_writes(settings: Settings) -> AsyncIterator["Database"]:
     _require(settings, "system_database_url")
     async with opened(Database(settings.system_database_url, connections=1)) as database:
         yield database
+
+
+@asynccontextmanager
+async def sessions(settings: Settings) -> AsyncIterator["Sessions"]:
+    """Open what makes and moves sessions, for a command."""
+    from wsm.control.sessions import Keys, Sessions  # noqa: PLC0415
+    from wsm.gateway.waha import Gateways  # noqa: PLC0415
+
+    _require(settings, "master_keys", "master_key_id", "webhooks_url", "waha")
+    async with tenant_reads(settings) as app, fleet_writes(settings) as system, AsyncExitStack() as stack:
+        gateways = Gateways(
+            {ServerName(name): server for name, server in settings.waha.items()},
+            settings.exits,
+            send_timeout_seconds=settings.send_timeout_seconds,
+        )
+        stack.push_async_callback(gateways.aclose)
+        by_id = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
+        yield Sessions(
+            app,
+            system,
+            gateways,
+            pools=settings.exits,
+            keys=Keys(by_id, settings.master_key_id),
+            webhooks_url=settings.webhooks_url,
+            now=utc_now,
+            new_uuid=uuid.uuid4,
+        )
 
 
 @asynccontextmanager

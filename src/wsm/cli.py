@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _line_commands(commands)
     desk = Desk(_settings)
     _tenant_commands(commands, desk)
+    desk.add_sessions(commands)
     desk.add_letters(commands)
     _sandbox_commands(commands)
     commands.add_parser("metrics", help="print the list of metrics").set_defaults(run=_metrics)

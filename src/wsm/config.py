@@ -35,6 +35,7 @@ _SCHEMES = {
     "database_url": {"postgresql", "postgres"},
     "system_database_url": {"postgresql", "postgres"},
     "owner_database_url": {"postgresql", "postgres"},
+    "webhooks_url": {"http", "https"},
 }
 SENTINEL_URL = re.compile(
     r"redis\+sentinel://(?:(?P<username>[^:@/]*):(?P<password>[^:@/]*)@)?"
@@ -90,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     master_key_id: str = ""
     waha: dict[str, WahaServer] = {}
     exits: dict[str, Pool] = {}
+    webhooks_url: str = ""
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -267,7 +269,8 @@ def _check_url(field: str, url: str, schemes: set[str]) -> None:
             raise BadInput(field, "is written redis+sentinel://user:password@host:port,host:port/service")
         return
     try:
-        fits = field != "redis_url" or urlsplit(url).port != 0  # PostgreSQL's may name several hosts
+        # PostgreSQL's may name several hosts.
+        fits = field.endswith("database_url") or urlsplit(url).port != 0
     except ValueError:
         fits = False
     if not fits:

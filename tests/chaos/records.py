@@ -121,7 +121,8 @@ def fact_of(body: dict[str, Any]) -> Fact:
     if event in _ACTS:
         return Fact(_ACTS[event], session, _own(payload.get("after") or payload))
     if event in {"message.ack", "message.ack.group"}:
-        return ack(session, payload["fromMe"], _bare(payload["id"]), payload["ack"], payload["participant"])
+        reader = payload.get("participant")  # the browsers' acks have none, in direct chats
+        return ack(session, payload["fromMe"], _bare(payload["id"]), payload["ack"], reader)
     if event == "session.status":
         return Fact("status", session, f"{payload['status']}/{payload['statuses'][-1]['timestamp']}")
     return Fact("event", session, body["id"])

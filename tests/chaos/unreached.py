@@ -43,6 +43,7 @@ _BY_TEXT_ALONE = {
 }
 _BY_ID_ALONE = {
     "gateway.waha:WahaSession.find_message#*": _BY_ID,
+    "gateway.waha:WahaSession.new_message_id#1.after": _BY_ID,
     "worker.deliver:Deliveries._found#1.*": _BY_ID,
 }
 

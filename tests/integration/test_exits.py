@@ -32,7 +32,7 @@ class Fleet(msgspec.Struct):
 
     async def take(self, tenant: TenantId, which: int = 0, uuid: UUID | None = None) -> Lease:
         session = self.sessions[tenant][which]
-        return await exits.take(self.app, tenant, session, "br", POOL, uuid or uuid4(), START)
+        return await exits.take(self.app, tenant, session, {"br": POOL}, uuid or uuid4(), START)
 
     async def judge(self, tenant: TenantId, lease: Lease, seen: Seen, *, days: float = 0) -> Lease:
         now = START + timedelta(days=days)
@@ -51,10 +51,10 @@ async def fleet_of(urls: Urls) -> AsyncIterator[Fleet]:
     try:
         for tenant in (ANN, BOB):
             await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
-            for alias, policy in (("", "proxy"), ("b", "proxy"), ("c", "direct")):
+            for alias, pool in (("", "br"), ("b", "br"), ("c", None), ("d", "us")):
                 address = SessionAddress(tenant, SessionName(f"user_{tenant}{alias and '_'}{alias}"))
                 await fleet.add_session(
-                    system, address, server=DEFAULT_SERVER, alias=alias, kid="k1", exit_policy=policy
+                    system, address, server=DEFAULT_SERVER, alias=alias, kid="k1", exit_pool=pool
                 )
             async with app.transaction(tenant) as transaction:
                 cursor = await transaction._connection.execute("select id from sessions order by id")
@@ -111,7 +111,13 @@ async def test_a_direct_session_gets_no_lease_and_nobody_gets_one_for_another_te
             await at.take(ANN, 2)
         theirs = at.sessions[BOB][0]
         with pytest.raises(BadInput, match="there is none"):
-            await exits.take(at.app, ANN, theirs, "br", POOL, uuid4(), START)
+            await exits.take(at.app, ANN, theirs, {"br": POOL}, uuid4(), START)
+
+
+async def test_a_pool_that_the_settings_do_not_have_is_named(database: Urls) -> None:
+    async with fleet_of(database) as at:
+        with pytest.raises(BadInput, match="no pool named 'us'"):
+            await at.take(ANN, 3)
 
 
 async def test_an_exit_is_usable_where_it_was_first_right(database: Urls) -> None:

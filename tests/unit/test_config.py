@@ -45,7 +45,7 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     special = {
         "master_keys": f"k2:{KEY}", "master_key_id": "k1", "log_level": "error", "redis_durability": "trust",
         "redis_url": "unix:///run/redis.sock", "host": "::", "trusted_proxies": "10.0.0.1, 10.0.0.2",
-        "job_queues": "quick, slow",
+        "job_queues": "quick, slow", "webhooks_url": "https://wsm.example/webhooks/waha",
     }  # fmt: skip
     number = "7000000" if field.name.endswith("bytes") else "7"
     text = special.get(field.name, "postgresql:///wsm" if field.name.endswith("_url") else number)

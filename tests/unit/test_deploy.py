@@ -33,7 +33,7 @@ def filled_in() -> str:
     """The manual as an operator leaves it: every waiting line is opened, every empty value filled."""
     text = OPT_IN.sub("", manual())
     text = text.replace('k1 = ""', f'k1 = "{"ab" * 32}"')
-    text = text.replace('redis_url = ""', 'redis_url = "redis://host"')
+    text = text.replace('redis_url = ""', 'redis_url = "redis://host"').replace('webhooks_url = ""', "")
     text = text.replace('username = ""', 'username = "acme"').replace('password = ""', 'password = "x"')
     return text.replace('_url = ""', '_url = "postgresql://host"').replace('url = ""', 'url = "http://waha"')
 

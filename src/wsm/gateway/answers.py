@@ -102,6 +102,11 @@ def session_info(answer: object) -> SessionInfo | None:
     )
 
 
+def config_of(answer: object) -> object:
+    """Find a session's configuration, verbatim: there are secrets in it, and it belongs in no log."""
+    return _table(answer).get("config")
+
+
 def reason(status: int, answer: object) -> str:
     """Classify a refusal in one word of a closed list."""
     refusal = _table(answer)

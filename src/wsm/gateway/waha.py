@@ -160,6 +160,23 @@ class WahaSession:
             raise GatewayUnavailable("unreadable answer")
         return found
 
+    async def differs(self, config: SessionConfig) -> list[str]:
+        """Read the configuration back and name what is not as it should be."""
+        answer = await self._look("get", f"/api/sessions/{self._name}")
+        return config.differences(answers.config_of(answer))
+
+    async def update(self, config: SessionConfig) -> None:
+        """Replace the configuration; a session that runs is started anew by it."""
+        await self._control("update", "PUT", f"/api/sessions/{self._name}", {"config": config.as_json()})
+
+    async def restart(self) -> None:
+        """Stop and start the session. Its login stays."""
+        await self._control("restart", "POST", f"/api/sessions/{self._name}/restart", {})
+
+    async def logout(self) -> None:
+        """Unlink the phone; the session asks for another one if it ran."""
+        await self._control("logout", "POST", f"/api/sessions/{self._name}/logout", {})
+
     async def start(self) -> None:
         """Start the session; one that runs stays as it is, which some versions call a refusal."""
         try:
@@ -188,6 +205,14 @@ class WahaSession:
             changes=False,
         )
         return (await self._ask(call)).content
+
+    async def qr_text(self) -> str:
+        """Return what the pairing code says, for whoever draws it. Raises as `qr` does."""
+        answer = await self._look("qr", f"/api/{self._name}/auth/qr", {"format": "raw"})
+        text = answer.get("value") if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            raise GatewayUnavailable("unreadable answer")
+        return text
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
@@ -280,6 +305,11 @@ class Gateways:
         """Close all connections. Calls in flight break."""
         await self._clients.aclose()
 
+    def needs_exit(self, server: ServerName) -> bool:
+        """Whether a server is reached through the exits of its sessions alone."""
+        configured = self._configured.get(server)
+        return configured is not None and configured.route == "public"
+
     async def look(self, way: Way) -> Seen:
         """Ask where an exit comes out; raises and blocks as `exits.look` does."""
         exit_ = self._exit(way)
@@ -302,8 +332,7 @@ class Gateways:
 
     def _through(self, server: ServerName, way: Way | None) -> Way | None:
         """Return the exit that lies between wsm and a server, if one does."""
-        configured = self._configured.get(server)
-        return way if configured is not None and configured.route == "public" else None
+        return way if self.needs_exit(server) else None
 
     def _exit(self, way: Way) -> Exit:
         pool = self._pools.get(way.pool)

@@ -5,7 +5,7 @@ batches in flight gave a p99 of 7.4 / 9.1 / 14.7 ms. A batch that is not confirm
 wait for it, though it may have been appended: they are told to come again, and the twins are deduped.
 
 What waits is bounded in entries and bytes, so that the time of who is accepted is, too: that of the batches
-before him, four full ones by default. Who finds no room is told so at once and costs nothing below.
+before him, sixteen full ones by default. Who finds no room is told so at once and costs nothing below.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Batcher:
         self,
         accept: Accept,
         *,
-        batch_entries: int = 512,
+        batch_entries: int = 128,
         batch_bytes: int = 8 * 1024 * 1024,
         queue_entries: int = 2_048,
         queue_bytes: int = 32 * 1024 * 1024,
@@ -92,7 +92,7 @@ class Batcher:
             await asyncio.wait([self._sending])
 
     def _send_next(self) -> None:
-        """Begin a batch in the loop's next turn: whoever is ready in this one is still in it."""
+        """Begin in the loop's next turn: whoever is ready in this one is still in the first batch."""
         self._sending = asyncio.get_running_loop().create_task(self._send())
         self._sending.add_done_callback(self._ended)
 
@@ -105,20 +105,26 @@ class Batcher:
             task.get_loop().call_exception_handler(bug)
 
     async def _send(self) -> None:
-        batch = self._take()
-        if not batch:
-            return
-        verdicts: Sequence[Verdict] = ()
-        failure = "the batch ended without a verdict"
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                verdicts = await self._accept([waiting.item for waiting in batch])
-        except TimeoutError:
-            failure = f"no reply within {self._timeout_seconds} s"
-        except Unavailable as exc:
-            failure = str(exc)
-        finally:
-            self._settle(batch, verdicts, failure)
+        """Send batch after batch while somebody waits.
+
+        The answers of one are given while Redis works at the next, if that is full; else whoever is ready in
+        this turn of the loop is still in it.
+        """
+        loop = asyncio.get_running_loop()
+        while batch := self._take():
+            verdicts: Sequence[Verdict] = ()
+            failure = "the batch ended without a verdict"
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    verdicts = await self._accept([waiting.item for waiting in batch])
+            except TimeoutError:
+                failure = f"no reply within {self._timeout_seconds} s"
+            except Unavailable as exc:
+                failure = str(exc)
+            finally:
+                loop.call_soon(self._settle, batch, verdicts, failure)
+            if len(self._queue) < self._batch_entries:
+                await asyncio.sleep(0)
 
     def _take(self) -> list[_Waiting]:
         """Take the next batch off the queue, without those who waited too long."""

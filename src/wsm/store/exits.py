@@ -4,6 +4,7 @@ That no two sessions share an identifier, an identity or an address is the datab
 over all tenants that row-level security does not soften. Rows stay as history.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -41,28 +42,35 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 async def take(
-    database: Database, tenant: TenantId, session: int, name: str, pool: Pool, uuid: UUID, now: datetime
+    database: Database,
+    tenant: TenantId,
+    session: int,
+    pools: Mapping[str, Pool],
+    uuid: UUID,
+    now: datetime,
 ) -> Lease:
     """Return the session's lease, which is made if it has none. Safe to repeat, also at the same time.
 
-    name  of the pool in the settings
-    uuid  a fresh one for the identifier
+    pools  those of the settings, by name
+    uuid   a fresh one for the identifier
 
-    Raises BadInput when there is no such session, or its way out is direct.
+    Raises BadInput when there is no such session, its way out is direct, or its pool is none of these.
     """
     identifier = new_identifier(uuid, now)
     async with database.transaction(tenant, now) as transaction:
         row = await transaction.row("lock_session", session=session)
         if row is None:
             raise BadInput("session", "there is none")
-        if row.exit_policy != "proxy":
+        if row.exit_pool is None:
             raise BadInput("session", "its way out is direct")
+        if row.exit_pool not in pools:
+            raise BadInput("exits", f"no pool named {row.exit_pool!r}")
         transaction.later(
             "take_lease",
             session=session,
-            pool=name,
+            pool=row.exit_pool,
             identifier=identifier,
-            identity=identity(pool, identifier),
+            identity=identity(pools[row.exit_pool], identifier),
         )
         found = await transaction.row("lease", session=session)
         if found is None:  # the identity, of 41 bits at least, is somebody else's: chance

@@ -31,11 +31,11 @@ async def add_session(
     alias: str,
     kid: str,
     phone: str | None = None,
-    exit_policy: str = "direct",
+    exit_pool: str | None = None,
 ) -> None:
     """Make a session. BadInput when the name is taken on that server.
 
-    exit_policy  `proxy`, or `direct`: a choice, never a fall back
+    exit_pool  where its exits come from; None: its way out is direct, which is a choice and never a fall back
     """
     try:
         async with database.transaction() as transaction:
@@ -47,7 +47,8 @@ async def add_session(
                 name=address.session,
                 alias=alias,
                 kid=kid,
-                exit_policy=exit_policy,
+                exit_policy="direct" if exit_pool is None else "proxy",
+                exit_pool=exit_pool,
                 phone=phone,
             )
     except psycopg.errors.UniqueViolation:
@@ -56,6 +57,12 @@ async def add_session(
         raise BadInput("tenant", f"there is no tenant {address.tenant}") from None
     except psycopg.errors.CheckViolation:
         raise BadInput("session", "letters, digits, `_` and `-` only, at most 54") from None
+
+
+async def desire(database: Database, tenant: TenantId, session: int, desired: str) -> None:
+    """Write what a session should be: `running` or `stopped`."""
+    async with database.transaction() as transaction:
+        await transaction.run("desire", tenant=tenant, id=session, desired=desired)
 
 
 async def directory(database: Database) -> list[Any]:

@@ -38,7 +38,8 @@ async def audit(database: Database, tenant: TenantId) -> list[Any]:
 
 
 async def sessions(database: Database, tenant: TenantId) -> list[Any]:
-    """The sessions of a tenant: name, server, phone, observed, desired."""
+    """The sessions of a tenant: id, name, server, alias, kid, generations, phone, observed, desired and
+    exit_pool."""
     async with database.transaction(tenant) as transaction:
         return await transaction.rows("sessions_named")
 

@@ -9,6 +9,9 @@ alter table proxy_leases
     add column verified_at timestamptz,
     add column trouble text check (trouble in ('drift', 'wrong_country', 'shared', 'quarantined')),
     add column quarantined_until timestamptz;
+alter table sessions
+    add column exit_pool text,
+    add check ((exit_policy = 'proxy') = (exit_pool is not null));
 create unique index proxy_leases_identity on proxy_leases (pool, identity) where released_at is null;
 create index proxy_leases_quarantine on proxy_leases (exit_ip) where quarantined_until is not null;
 

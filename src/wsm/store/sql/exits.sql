@@ -1,5 +1,5 @@
 -- name: lock_session
-select exit_policy from sessions where id = %(session)s for no key update
+select exit_pool from sessions where id = %(session)s for no key update
 
 -- name: take_lease
 insert into proxy_leases (tenant_id, session_id, pool, identifier, identity, leased_at)

@@ -37,7 +37,7 @@ order by o.id
 select id, at, what, conversation_id, ticket_id, detail from audit order by id
 
 -- name: sessions_named
-select name, server, phone, observed, desired from sessions order by id
+select id, name, server, alias, kid, generations, phone, observed, desired, exit_pool from sessions order by id
 
 -- name: show_messages
 select bare_id, from_me, author, kind, body, conversation_id, sent_at from messages order by sent_at, id

@@ -1,0 +1,6 @@
+"""What people and their programs ask of the fleet: sessions, made and moved from one state to another.
+
+    sessions   create, start, stop, restart, log out, delete, show a code
+
+A command line calls these functions today, and an API will.
+"""

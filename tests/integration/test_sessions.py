@@ -1,0 +1,226 @@
+"""Sessions by request: exits taken, looked at and given back, and nothing started that is not in order."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from databases import Database as Urls
+from shop import START
+from waiting import wait_for
+from wsm.config import WahaServer
+from wsm.control.sessions import Keys, Sessions
+from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
+from wsm.core.exits import Pool
+from wsm.core.ids import DEFAULT_SERVER, TenantId
+from wsm.gateway.waha import Gateways
+from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Whoami, can_tell_exits, direct
+from wsm.sandbox.waha.server import WahaSandbox
+from wsm.store import fleet
+from wsm.store.database import Database
+from wsm.wire.signature import session_secret
+
+pytestmark = pytest.mark.skipif(
+    not can_tell_exits(), reason="this machine's loopback has one address: nobody can be told from another"
+)
+
+ANN, BOB = TenantId(77), TenantId(78)
+KEY = b"k" * 32
+PASSWORD = "CANARY-password"
+HOOKS = "http://127.0.0.1:9/webhooks/waha"
+
+
+class Desk(msgspec.Struct):
+    """Two tenants, a provider of exits, and a gateway that is reached through them alone."""
+
+    sessions: Sessions
+    proxy: ExitProxy
+    whoami: Whoami
+    waha: WahaSandbox
+    gateways: Gateways
+    app: Database
+
+    async def now_at(self, tenant: TenantId) -> Any:
+        [row] = await self.sessions.of(tenant)
+        return row
+
+
+@asynccontextmanager
+async def desk(urls: Urls, *, route: str = "public") -> AsyncIterator[Desk]:
+    now = START
+    async with (
+        ExitProxy(password=PASSWORD) as proxy,
+        Whoami(proxy.country_of) as whoami,
+        WahaSandbox() as waha,
+    ):
+        pool = Pool(
+            provider="generic",
+            endpoint=f"127.0.0.1:{proxy.port}",
+            username="acme",
+            password=PASSWORD,
+            check_url=whoami.url,
+        )
+        server = WahaServer(url=waha.base_url, api_key=waha.api_key, route=route)  # type: ignore[arg-type]
+        gateways = Gateways({DEFAULT_SERVER: server}, {"br": pool}, send_timeout_seconds=5)
+        app, system = Database(urls.app_url, connections=4), Database(urls.system_url, connections=2)
+        await app.open()
+        await system.open()
+
+        def later() -> Any:
+            nonlocal now
+            now += timedelta(seconds=1)
+            return now
+
+        sessions = Sessions(
+            app,
+            system,
+            gateways,
+            pools={"br": pool},
+            keys=Keys({"k1": KEY}, "k1"),
+            webhooks_url=HOOKS,
+            now=later,
+            new_uuid=uuid4,
+        )
+        try:
+            for tenant in (ANN, BOB):
+                await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
+            yield Desk(sessions, proxy, whoami, waha, gateways, app)
+        finally:
+            await gateways.aclose()
+            await app.close()
+            await system.close()
+
+
+async def test_a_session_is_made_stopped_and_started_through_its_own_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        assert address.session == "user_77"
+        assert (await at.now_at(ANN)).desired == "stopped"
+        assert list(at.proxy.seen) == [], "nobody was called yet"
+        await at.sessions.start(address)
+        assert (await at.now_at(ANN)).desired == "running"
+        await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
+        assert (await at.sessions.look(address)).status == "WORKING"
+
+        [lease] = await at.sessions.leases(address)
+        assert lease.identifier.startswith("chip-")
+        used = {passage.identity for passage in at.proxy.seen}
+        assert len(used) == 1
+        assert lease.address == at.proxy.exit_of(str(used.pop()))
+        assert direct(at.whoami.peers, at.proxy) == []
+
+
+async def test_the_gateway_is_given_the_exit_and_the_sessions_own_secret(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        config = at.waha.session(address.session).config
+        assert config is not None
+        [lease] = await at.sessions.leases(address)
+        assert config["proxy"]["server"] == f"127.0.0.1:{at.proxy.port}"
+        assert config["proxy"]["password"] == PASSWORD
+        assert at.proxy.exit_of(config["proxy"]["username"]) == lease.address
+        [hook] = config["webhooks"]
+        assert hook["url"] == f"{HOOKS}/77/user_77"
+        assert hook["hmac"]["key"] == session_secret(KEY, address, 1)
+
+
+async def test_a_second_start_changes_nothing_and_a_lost_proxy_is_put_back(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
+        session = at.waha.session(address.session)
+        config, statuses = session.config, list(session.statuses)
+        assert config is not None
+        await at.sessions.start(address)
+        assert (session.config, list(session.statuses)) == (config, statuses)
+        session.config = {name: value for name, value in config.items() if name != "proxy"}
+        await at.sessions.start(address)
+        assert session.config["proxy"] == config["proxy"]
+
+
+async def test_the_second_third_and_tenth_start_work_each_through_another_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        for _ in range(10):
+            await at.sessions.start(address)
+            await at.sessions.stop(address)
+        leases = await at.sessions.leases(address)
+        assert len({lease.address for lease in leases}) == 10
+        assert all(lease.released_at is not None for lease in leases)
+        assert direct(at.whoami.peers, at.proxy) == []
+
+
+async def test_what_is_wrong_with_an_exit_ends_the_start_before_the_gateway_hears(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        at.proxy.fault(Claims("US"))
+        with pytest.raises(GatewayUnavailable, match="wrong_country"):
+            await at.sessions.start(address)
+        at.proxy.mend()
+        at.proxy.fault(Dead())
+        with pytest.raises(GatewayUnavailable, match="exit"):
+            await at.sessions.start(address)
+        at.proxy.mend()
+        with pytest.raises(NotFound):
+            await at.sessions.start(msgspec.structs.replace(address, tenant=BOB))
+        assert address.session not in at.waha.world.sessions
+        await at.sessions.start(address)
+        at.proxy.fault(Drifts())
+        with pytest.raises(GatewayUnavailable, match="drift"):
+            await at.sessions.start(address)
+
+
+async def test_one_tenants_exit_is_never_anothers(database: Urls) -> None:
+    async with desk(database) as at:
+        ann = await at.sessions.create(ANN, exit_pool="br")
+        bob = await at.sessions.create(BOB, exit_pool="br")
+        await at.sessions.start(ann)
+        at.proxy.fault(Drifts(onto=next(iter(at.proxy.seen)).identity))
+        with pytest.raises(GatewayUnavailable, match="shared"):
+            await at.sessions.start(bob)
+        at.proxy.mend()
+
+
+async def test_a_direct_session_has_no_exit_and_keeps_none(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, alias="loja")
+        assert address.session == "user_77_loja"
+        await at.sessions.start(address)
+        config = at.waha.session(address.session).config
+        assert config is not None
+        assert "proxy" not in config
+        assert await at.sessions.leases(address) == []
+        await at.sessions.stop(address)
+        assert list(at.proxy.seen) == []
+
+
+async def test_a_code_is_shown_as_a_picture_and_as_text(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        at.waha.world.auto_scan = False
+        await at.sessions.start(address)
+        assert (await at.sessions.qr(address)).startswith(b"\x89PNG")
+        assert (await at.sessions.qr_text(address)).startswith("2@")
+
+
+async def test_logging_out_and_deleting_release_the_exit(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        for end in (at.sessions.logout, at.sessions.delete):
+            await at.sessions.start(address)
+            await end(address)
+        leases = await at.sessions.leases(address)
+        assert [lease.released_at is not None for lease in leases] == [True, True]
+        assert (await at.now_at(ANN)).desired == "stopped"
+
+
+async def test_an_unknown_pool_is_refused(database: Urls) -> None:
+    async with desk(database) as at:
+        with pytest.raises(BadInput, match="no pool named 'us'"):
+            await at.sessions.create(ANN, exit_pool="us")
