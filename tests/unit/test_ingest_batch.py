@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from prometheus_client import REGISTRY
@@ -201,3 +202,23 @@ async def test_what_was_appended_is_counted_by_what_it_was() -> None:
     misfit = Misfit("default", "x", "session_unmapped", 0, b"{}")
     await asyncio.gather(*many(batcher, range(4)), submitted(batcher, misfit), return_exceptions=True)
     assert (counted("accepted"), counted("quarantined")) == (before[0] + 3, before[1] + 1)
+
+
+async def test_redis_works_at_the_next_full_batch_while_the_answers_are_given() -> None:
+    happened: list[str] = []
+
+    async def accept(items: Sequence[Item]) -> list[Verdict]:
+        happened.append(f"asked {len(items)}")
+        await asyncio.sleep(0)
+        return [Verdict.ACCEPTED] * len(items)
+
+    def told(number: int, _: Unavailable | None) -> None:
+        happened.append(f"told {number}")
+
+    batcher = Batcher(accept, batch_entries=2)
+    for number in range(5):
+        batcher.submit(offer(number), partial(told, number))
+    await batcher.aclose()
+    assert happened == [
+        "asked 2", "asked 2", "told 0", "told 1", "told 2", "told 3", "asked 1", "told 4",
+    ]  # fmt: skip
