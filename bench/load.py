@@ -118,8 +118,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         ok = None if self._received else self._load.known.get(data)
         if ok is not None and self._since is not None:
-            since, self._since = self._since, None
-            self._load.answered(ok=ok, since=since)
+            self._answered(self._since, ok=ok)
             self._load.free(self)
             return
         self._received += data
@@ -131,15 +130,18 @@ class _Connection(asyncio.Protocol):
         if len(body) < length or self._since is None:
             return
         whole, self._received = self._received, b""
-        since, self._since = self._since, None
         ok = head.startswith(b"HTTP/1.1 200")
-        self._load.answered(ok=ok, since=since)
+        self._answered(self._since, ok=ok)
         if b"connection: close" in fields:
             self.is_open = False
             self._transport.close()
         else:
             self._load.known[whole] = ok
             self._load.free(self)
+
+    def _answered(self, since: float, *, ok: bool) -> None:
+        self._since = None
+        self._load.answered(ok=ok, since=since)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         self.is_open = False

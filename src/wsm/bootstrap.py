@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from wsm import telemetry
-from wsm.config import Settings
+from wsm.config import Settings, WahaServer
 from wsm.core.errors import BadInput, WsmError
 from wsm.core.ids import ServerName
 
@@ -74,7 +74,7 @@ def run_ingest(settings: Settings) -> None:
 
     telemetry.configure_logging("ingest", settings.log_level)
     _require(settings, "redis_url", "master_keys")
-    keys = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
+    keys = _master_keys(settings)
     hooks = {ServerName(name): server.hook_secrets for name, server in settings.waha.items()}
     proxies = TrustedProxies(settings.trusted_proxies)
     sock = listen(settings.host, settings.port)
@@ -162,7 +162,7 @@ def run_worker(settings: Settings) -> None:
             await database.open()
             stack.push_async_callback(database.close)
             gateways = Gateways(
-                {ServerName(name): server for name, server in settings.waha.items()},
+                _waha_servers(settings),
                 settings.exits,
                 send_timeout_seconds=settings.send_timeout_seconds,
                 concurrent_calls=max(1, min(_CALLS_PER_SERVER, settings.deliver_slots // 2)),
@@ -275,18 +275,17 @@ async def sessions(settings: Settings) -> AsyncIterator["Sessions"]:
     _require(settings, "master_keys", "master_key_id", "webhooks_url", "waha")
     async with tenant_reads(settings) as app, fleet_writes(settings) as system, AsyncExitStack() as stack:
         gateways = Gateways(
-            {ServerName(name): server for name, server in settings.waha.items()},
+            _waha_servers(settings),
             settings.exits,
             send_timeout_seconds=settings.send_timeout_seconds,
         )
         stack.push_async_callback(gateways.aclose)
-        by_id = {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
         yield Sessions(
             app,
             system,
             gateways,
             pools=settings.exits,
-            keys=Keys(by_id, settings.master_key_id),
+            keys=Keys(_master_keys(settings), settings.master_key_id),
             webhooks_url=settings.webhooks_url,
             now=utc_now,
             new_uuid=uuid.uuid4,
@@ -321,6 +320,14 @@ async def opened(database: "Database") -> AsyncIterator["Database"]:
         yield database
     finally:
         await database.close()
+
+
+def _master_keys(settings: Settings) -> dict[str, bytes]:
+    return {kid: bytes.fromhex(key) for kid, key in settings.master_keys.items()}
+
+
+def _waha_servers(settings: Settings) -> dict[ServerName, WahaServer]:
+    return {ServerName(name): server for name, server in settings.waha.items()}
 
 
 def _require(settings: Settings, *names: str) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import httpx
 import psycopg
@@ -80,20 +80,12 @@ def troubles(
         for kind in Wrong:
             await at.phone.fault(kind, seconds=1)
 
-    @asynccontextmanager
-    async def held(shops: Sequence[TenantId]) -> AsyncIterator[None]:
-        """Hold the lanes of tenants."""
-        async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
-            for shop in shops:
-                await connection.execute("select pg_advisory_xact_lock(%s)", [shop])
-            yield
-
     async def entries_break() -> None:
         """Let several messages of several customers fail in one turn: they gather while the lane is held."""
         shop = chance.choice(tenants)
         await at.execute("drop function if exists broken() cascade")
         await at.execute(_BREAK)
-        async with held([shop]):
+        async with at.held(shop):
             for who in customers(3, shop=999):
                 for text in ("oi", "quebra", "oi?"):
                     await at.says(shop, who, text)
@@ -107,7 +99,7 @@ def troubles(
         for shop in shops:
             await at.says(shop, who, "oi")
         await asyncio.sleep(_SOME_SECONDS)
-        async with held(shops):
+        async with at.held(*shops):
             for shop in shops:
                 await at.says(shop, another, "oi")
             await asyncio.sleep(_SOME_SECONDS / 2)
@@ -119,7 +111,7 @@ def troubles(
     async def nobody_hears_what_was_sent() -> None:
         """Messages leave, their answers are lost, and their echoes find ingest standing still."""
         shops, who = chance.sample(tenants, 6), customers(1, shop=997)[0]
-        async with held(shops):
+        async with at.held(*shops):
             for shop in shops:
                 await at.says(shop, who, "oi")
             await at.phone.fault(Wrong.CUT_AFTER, phone=who, times=len(shops))
@@ -143,7 +135,7 @@ def troubles(
     async def workers_are_ended_in_the_middle_of_a_turn() -> None:
         """Hold a lane for longer than a worker may take to end."""
         shop = chance.choice(tenants)
-        async with held([shop]):
+        async with at.held(shop):
             await at.says(shop, customers(1, shop=999)[0], "oi")
             await asyncio.sleep(_SOME_SECONDS)
             await processes_are_ended()

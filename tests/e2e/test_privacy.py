@@ -8,12 +8,10 @@ import asyncio
 import secrets
 import sys
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import psycopg
 from redis.asyncio import Redis
 
 from e2e.town import YOUR_TURN, Ground, Town, session_of, town
@@ -183,7 +181,7 @@ async def a_gateway_that_echoes(at: Town) -> None:
 
 async def everything_of_rq(at: Town) -> str:
     """Read all of RQ's keys while a turn and its delivery are held in the middle."""
-    async with held(at), Redis.from_url(at.ground.servers.redis_url) as redis:
+    async with at.held(SHOP), Redis.from_url(at.ground.servers.redis_url) as redis:
         await at.says(SHOP, PHONES[0], TEXT)
 
         async def jobs() -> list[bytes]:
@@ -196,14 +194,6 @@ async def everything_of_rq(at: Town) -> str:
             said.append(f"{key!r} {job} {zlib.decompress(bytes(job[b'data']))!r}")
         said += [repr(key) async for key in redis.scan_iter("rq:*")]
         return "\n".join(said)
-
-
-@asynccontextmanager
-async def held(at: Town) -> AsyncIterator[None]:
-    """Hold the tenant's lane."""
-    async with await psycopg.AsyncConnection.connect(at.ground.database.owner_url) as connection:
-        await connection.execute("select pg_advisory_xact_lock(%s)", [SHOP])
-        yield
 
 
 async def servers_die_in_the_middle(at: Town) -> None:

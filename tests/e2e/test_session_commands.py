@@ -3,19 +3,15 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
+from behind_exits import PASSWORD, needs_exits
 from e2e.telling import wsm
 from e2e.town import YOUR_TURN, Ground, customers, town
 from wsm.core.ids import TenantId
-from wsm.sandbox.exits import ExitProxy, Whoami, can_tell_exits, direct
+from wsm.sandbox.exits import ExitProxy, Whoami, direct
 
-pytestmark = pytest.mark.skipif(
-    not can_tell_exits(), reason="this machine's loopback has one address: nobody can be told from another"
-)
+pytestmark = needs_exits
 
 SHOP = TenantId(1460561546)
-PASSWORD = "CANARY-password"
 POOL = """
 [exits.br]
 provider = "decodo"

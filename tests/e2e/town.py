@@ -92,6 +92,14 @@ class Town:
         await self.site.link(SessionAddress(tenant, name))
         await wait_for(lambda: self.waha.session(name).status == "WORKING")
 
+    @asynccontextmanager
+    async def held(self, *tenants: TenantId) -> AsyncIterator[None]:
+        """Hold the lanes of tenants: their turns and deliveries wait."""
+        async with await psycopg.AsyncConnection.connect(self.ground.database.owner_url) as connection:
+            for tenant in tenants:
+                await connection.execute("select pg_advisory_xact_lock(%s)", [tenant])
+            yield
+
     async def says(self, tenant: TenantId, who: str, text: str, **more: Any) -> None:
         """Let a customer write."""
         id_ = await self.phone.say(session_of(tenant), who, text, **more)

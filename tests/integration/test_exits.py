@@ -11,10 +11,11 @@ import pytest
 
 from databases import Database as Urls
 from shop import START
+from wsm.bootstrap import opened
 from wsm.core.errors import BadInput
 from wsm.core.exits import Pool, Seen
 from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName, TenantId
-from wsm.store import exits, fleet
+from wsm.store import exits, fleet, reads
 from wsm.store.database import Database
 from wsm.store.exits import Lease
 
@@ -44,11 +45,11 @@ class Fleet(msgspec.Struct):
 
 @asynccontextmanager
 async def fleet_of(urls: Urls) -> AsyncIterator[Fleet]:
-    app, system = Database(urls.app_url, connections=4), Database(urls.system_url, connections=2)
-    await app.open()
-    await system.open()
     sessions: dict[TenantId, list[int]] = {}
-    try:
+    async with (
+        opened(Database(urls.app_url, connections=4)) as app,
+        opened(Database(urls.system_url, connections=2)) as system,
+    ):
         for tenant in (ANN, BOB):
             await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
             for alias, pool in (("", "br"), ("b", "br"), ("c", None), ("d", "us")):
@@ -56,13 +57,8 @@ async def fleet_of(urls: Urls) -> AsyncIterator[Fleet]:
                 await fleet.add_session(
                     system, address, server=DEFAULT_SERVER, alias=alias, kid="k1", exit_pool=pool
                 )
-            async with app.transaction(tenant) as transaction:
-                cursor = await transaction._connection.execute("select id from sessions order by id")
-                sessions[tenant] = [row.id for row in await cursor.fetchall()]
+            sessions[tenant] = [row.id for row in await reads.sessions(app, tenant)]
         yield Fleet(app, system, sessions)
-    finally:
-        await app.close()
-        await system.close()
 
 
 async def test_a_session_keeps_its_lease_until_it_is_released(database: Urls) -> None:

@@ -1,13 +1,11 @@
 """Sessions through their own exits: where they come out, what fails, and that nothing goes around one."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import msgspec
 import pytest
 
+from behind_exits import PASSWORD, behind_exits, needs_exits
 from wsm.config import WahaServer
-from wsm.core.errors import GatewayUnavailable, OutcomeUnknown
+from wsm.core.errors import BadInput, GatewayUnavailable, OutcomeUnknown
 from wsm.core.exits import Pool, Seen, Way
 from wsm.core.ids import DEFAULT_SERVER, ChatId, SessionAddress, SessionName, TenantId
 from wsm.gateway.waha import Gateways, SessionConfig
@@ -16,22 +14,15 @@ from wsm.sandbox.exits import (
     Claims,
     Dead,
     Drifts,
-    ExitProxy,
     Fault,
     Hangs,
     Refuses,
-    Whoami,
-    can_tell_exits,
     direct,
 )
 from wsm.sandbox.waha.control import Phone
-from wsm.sandbox.waha.server import WahaSandbox
 
-pytestmark = pytest.mark.skipif(
-    not can_tell_exits(), reason="this machine's loopback has one address: nobody can be told from another"
-)
+pytestmark = needs_exits
 
-PASSWORD = "CANARY-password"
 ANN = SessionAddress(TenantId(77), SessionName("user_77"))
 BOB = SessionAddress(TenantId(78), SessionName("user_78"))
 WAY, OTHER = Way("br", "ann0000000000000"), Way("br", "bob0000000000000")
@@ -40,51 +31,16 @@ CHAT = ChatId(f"{PHONE}@c.us")
 CONFIG = SessionConfig(url="http://127.0.0.1:9/x", secret="s" * 64, retry_attempts=0)
 
 
-class Stage(msgspec.Struct):
-    """A provider of exits, its check service, and a gateway behind them whose route is public."""
-
-    proxy: ExitProxy
-    whoami: Whoami
-    waha: WahaSandbox
-    gateways: Gateways
-
-    def address_of(self, way: Way) -> str:
-        return self.proxy.exit_of(f"acme-country-br-session-{way.identity}")
-
-
-@asynccontextmanager
-async def stage(*, country: str = "br") -> AsyncIterator[Stage]:
-    async with (
-        ExitProxy(password=PASSWORD) as proxy,
-        Whoami(proxy.country_of) as whoami,
-        WahaSandbox() as waha,
-    ):
-        pool = Pool(
-            provider="generic",
-            endpoint=f"127.0.0.1:{proxy.port}",
-            username="acme",
-            password=PASSWORD,
-            country=country,
-            check_url=whoami.url,
-        )
-        server = WahaServer(url=waha.base_url, api_key=waha.api_key, route="public")
-        gateways = Gateways({DEFAULT_SERVER: server}, {"br": pool}, send_timeout_seconds=5)
-        try:
-            yield Stage(proxy, whoami, waha, gateways)
-        finally:
-            await gateways.aclose()
-
-
 async def test_a_look_tells_where_an_identity_comes_out() -> None:
-    async with stage() as at:
-        assert await at.gateways.look(WAY) == Seen(at.address_of(WAY), "br")
-        assert await at.gateways.look(OTHER) == Seen(at.address_of(OTHER), "br")
-        assert at.address_of(WAY) != at.address_of(OTHER)
+    async with behind_exits() as at:
+        assert await at.gateways.look(WAY) == Seen(at.address_of(WAY.identity), "br")
+        assert await at.gateways.look(OTHER) == Seen(at.address_of(OTHER.identity), "br")
+        assert at.address_of(WAY.identity) != at.address_of(OTHER.identity)
         assert direct(at.whoami.peers, at.proxy) == []
 
 
 async def test_a_look_sees_drift_and_another_country() -> None:
-    async with stage() as at:
+    async with behind_exits() as at:
         first = await at.gateways.look(WAY)
         at.proxy.fault(Drifts())
         moved = await at.gateways.look(WAY)
@@ -102,7 +58,7 @@ async def test_an_exit_that_fails_says_why_without_its_password(
     fault: Fault, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsm.gateway.exits._LOOK_SECONDS", 0.5)
-    async with stage() as at:
+    async with behind_exits() as at:
         at.proxy.fault(fault)
         with pytest.raises(GatewayUnavailable, match=says) as caught:
             await at.gateways.look(WAY)
@@ -111,7 +67,7 @@ async def test_an_exit_that_fails_says_why_without_its_password(
 
 
 async def test_every_call_of_a_session_leaves_through_its_exit() -> None:
-    async with stage() as at:
+    async with behind_exits() as at:
         for address, way in ((ANN, WAY), (BOB, OTHER)):
             session = at.gateways.session(DEFAULT_SERVER, address, way)
             await session.create(CONFIG, start=True)
@@ -127,12 +83,14 @@ async def test_every_call_of_a_session_leaves_through_its_exit() -> None:
         assert used == {f"acme-country-br-session-{way.identity}" for way in (WAY, OTHER)}
         of_ann = [passage for passage in at.proxy.seen if (passage.identity or "").endswith(WAY.identity)]
         assert len(of_ann) >= 8
-        assert {passage.leaves_from[0] for passage in of_ann if passage.leaves_from} == {at.address_of(WAY)}
+        assert {passage.leaves_from[0] for passage in of_ann if passage.leaves_from} == {
+            at.address_of(WAY.identity)
+        }
 
 
 @pytest.mark.parametrize("fault", [Dead(), Refuses(), Answers502()], ids=lambda fault: type(fault).__name__)
 async def test_a_session_whose_exit_fails_reaches_nothing(fault: Fault) -> None:
-    async with stage() as at, Phone(at.waha.base_url) as phone:
+    async with behind_exits() as at, Phone(at.waha.base_url) as phone:
         session = at.gateways.session(DEFAULT_SERVER, ANN, WAY)
         await session.create(CONFIG, start=True)
         assert await at.waha.idle()
@@ -148,7 +106,7 @@ async def test_a_session_whose_exit_fails_reaches_nothing(fault: Fault) -> None:
 
 
 async def test_a_dead_exit_opens_no_circuit_for_the_others() -> None:
-    async with stage() as at:
+    async with behind_exits() as at:
         at.proxy.fault(Dead(), of=f"acme-country-br-session-{WAY.identity}")
         await at.proxy.down()
         for _ in range(8):
@@ -161,7 +119,7 @@ async def test_a_dead_exit_opens_no_circuit_for_the_others() -> None:
 
 
 async def test_a_private_gateway_is_reached_without_the_exit_and_a_missing_pool_is_unavailable() -> None:
-    async with stage() as at:
+    async with behind_exits() as at:
         server = WahaServer(url=at.waha.base_url, api_key=at.waha.api_key)
         gateways = Gateways({DEFAULT_SERVER: server}, send_timeout_seconds=5)
         await gateways.session(DEFAULT_SERVER, ANN, WAY).create(CONFIG, start=False)
@@ -174,3 +132,14 @@ async def test_a_private_gateway_is_reached_without_the_exit_and_a_missing_pool_
             await gateways_2.session(DEFAULT_SERVER, ANN, WAY).get()
         await gateways.aclose()
         await gateways_2.aclose()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ip.example", "ftp://x", "http://", "http://[", "http://x:0", "http://a:CANARY@x"]
+)
+def test_a_check_that_nobody_can_be_asked_at_is_refused_by_its_field(url: str) -> None:
+    pool = Pool(provider="generic", endpoint="x:1", username="a", password="b", check_url=url)
+    with pytest.raises(BadInput) as caught:
+        Gateways({}, {"br": pool}, send_timeout_seconds=1)
+    assert caught.value.field == "exits.br.check_url"
+    assert "CANARY" not in str(caught.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from behind_exits import PASSWORD, needs_exits
 from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says, speaks_something_else
 from waiting import wait_for
 from wsm.core.exits import Exit
@@ -33,18 +34,14 @@ from wsm.sandbox.exits import (
     Refuses,
     Slow,
     Whoami,
-    can_tell_exits,
     direct,
 )
 from wsm.sandbox.waha.server import WahaSandbox
 
-pytestmark = pytest.mark.skipif(
-    not can_tell_exits(), reason="this machine's loopback has one address: nobody can be told from another"
-)
+pytestmark = needs_exits
 
 ANNA = "user-acme-country-br-session-anna-sessionduration-30"
 BIA = "user-acme-country-pt-session-bia"
-PASSWORD = "CANARY-password"
 NOTHING_IS_SENT: list[Fault] = [Dead(), Refuses(), Hangs(), Answers502()]
 
 

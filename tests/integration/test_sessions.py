@@ -1,5 +1,6 @@
 """Sessions by request: exits taken, looked at and given back, and nothing started that is not in order."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,40 +10,34 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from behind_exits import PASSWORD, behind_exits, needs_exits
 from databases import Database as Urls
 from shop import START
 from waiting import wait_for
-from wsm.config import WahaServer
+from wsm.bootstrap import opened
 from wsm.control.sessions import Keys, Sessions
 from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
-from wsm.core.exits import Pool
-from wsm.core.ids import DEFAULT_SERVER, TenantId
-from wsm.gateway.waha import Gateways
-from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Whoami, can_tell_exits, direct
+from wsm.core.ids import TenantId
+from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Whoami, direct
 from wsm.sandbox.waha.server import WahaSandbox
 from wsm.store import fleet
 from wsm.store.database import Database
 from wsm.wire.signature import session_secret
 
-pytestmark = pytest.mark.skipif(
-    not can_tell_exits(), reason="this machine's loopback has one address: nobody can be told from another"
-)
+pytestmark = needs_exits
 
 ANN, BOB = TenantId(77), TenantId(78)
 KEY = b"k" * 32
-PASSWORD = "CANARY-password"
 HOOKS = "http://127.0.0.1:9/webhooks/waha"
 
 
 class Desk(msgspec.Struct):
-    """Two tenants, a provider of exits, and a gateway that is reached through them alone."""
+    """Two tenants, and a gateway that is reached through exits alone."""
 
     sessions: Sessions
     proxy: ExitProxy
     whoami: Whoami
     waha: WahaSandbox
-    gateways: Gateways
-    app: Database
 
     async def now_at(self, tenant: TenantId) -> Any:
         [row] = await self.sessions.of(tenant)
@@ -51,48 +46,25 @@ class Desk(msgspec.Struct):
 
 @asynccontextmanager
 async def desk(urls: Urls, *, route: str = "public") -> AsyncIterator[Desk]:
-    now = START
+    seconds = itertools.count(1)
     async with (
-        ExitProxy(password=PASSWORD) as proxy,
-        Whoami(proxy.country_of) as whoami,
-        WahaSandbox() as waha,
+        behind_exits(route=route) as behind,
+        opened(Database(urls.app_url, connections=4)) as app,
+        opened(Database(urls.system_url, connections=2)) as system,
     ):
-        pool = Pool(
-            provider="generic",
-            endpoint=f"127.0.0.1:{proxy.port}",
-            username="acme",
-            password=PASSWORD,
-            check_url=whoami.url,
-        )
-        server = WahaServer(url=waha.base_url, api_key=waha.api_key, route=route)  # type: ignore[arg-type]
-        gateways = Gateways({DEFAULT_SERVER: server}, {"br": pool}, send_timeout_seconds=5)
-        app, system = Database(urls.app_url, connections=4), Database(urls.system_url, connections=2)
-        await app.open()
-        await system.open()
-
-        def later() -> Any:
-            nonlocal now
-            now += timedelta(seconds=1)
-            return now
-
+        for tenant in (ANN, BOB):
+            await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
         sessions = Sessions(
             app,
             system,
-            gateways,
-            pools={"br": pool},
+            behind.gateways,
+            pools={"br": behind.pool},
             keys=Keys({"k1": KEY}, "k1"),
             webhooks_url=HOOKS,
-            now=later,
+            now=lambda: START + timedelta(seconds=next(seconds)),
             new_uuid=uuid4,
         )
-        try:
-            for tenant in (ANN, BOB):
-                await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
-            yield Desk(sessions, proxy, whoami, waha, gateways, app)
-        finally:
-            await gateways.aclose()
-            await app.close()
-            await system.close()
+        yield Desk(sessions, behind.proxy, behind.whoami, behind.waha)
 
 
 async def test_a_session_is_made_stopped_and_started_through_its_own_exit(database: Urls) -> None:

@@ -6,7 +6,7 @@ ends the start, and the session stays as it was. A stop, a logout and a delete r
 start takes another one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from wsm.core.errors import BadInput, GatewayRefused, GatewayUnavailable, NotFound
-from wsm.core.exits import Exit, Pool, Way, exit_of
+from wsm.core.exits import Pool, Way
 from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
 from wsm.gateway.waha import Gateways, SessionConfig, SessionInfo, WahaSession
 from wsm.store import exits, fleet, reads
@@ -82,10 +82,14 @@ class Sessions:
             raise BadInput("exit", f"no pool named {exit_pool!r}")
         address = SessionAddress(tenant, SessionName(f"user_{tenant}{'_' if alias else ''}{alias}"))
         await fleet.add_session(
-            self._system, address, server=server, alias=alias, kid=self._keys.newest, exit_pool=exit_pool
+            self._system,
+            address,
+            server=server,
+            alias=alias,
+            kid=self._keys.newest,
+            exit_pool=exit_pool,
+            desired="stopped",
         )
-        row = await self._row(address)
-        await fleet.desire(self._system, tenant, row.id, "stopped")
         return address
 
     async def start(self, address: SessionAddress) -> None:
@@ -97,48 +101,42 @@ class Sessions:
         await fleet.desire(self._system, address.tenant, row.id, "running")
         way = await self._way(address, row)
         gateway = self._gateways.session(row.server, address, way)
-        await self._assert(gateway, self._config(address, row, None if way is None else self._exit(way)))
+        await self._assert(gateway, self._config(address, row, way))
         await gateway.start()
         log.info("session_started", tenant=address.tenant, session=address.session)
 
     async def stop(self, address: SessionAddress) -> None:
         """Stop a session; its login stays, its exit is released."""
-        gateway, row = await self._desired(address, "stopped")
-        await gateway.stop()
-        await exits.release(self._app, address.tenant, row.id, self._now())
+        await self._end(address, WahaSession.stop)
         log.info("session_stopped", tenant=address.tenant, session=address.session)
 
     async def restart(self, address: SessionAddress) -> None:
         """Stop and start a session at its gateway, with the exit that it has."""
-        gateway, _ = await self._desired(address, "running")
-        await gateway.restart()
+        row = await self._row(address)
+        await fleet.desire(self._system, address.tenant, row.id, "running")
+        await (await self._bound(address, row)).restart()
 
     async def logout(self, address: SessionAddress) -> None:
         """Unlink the phone, and stop; the next start asks for a code."""
-        gateway, row = await self._desired(address, "stopped")
-        await gateway.logout()
-        await gateway.stop()
-        await exits.release(self._app, address.tenant, row.id, self._now())
+        await self._end(address, WahaSession.logout, WahaSession.stop)
         log.warning("session_logged_out", tenant=address.tenant, session=address.session)
 
     async def delete(self, address: SessionAddress) -> None:
         """Unlink the phone and let the gateway forget the session; wsm's history stays."""
-        gateway, row = await self._desired(address, "stopped")
-        await gateway.delete()
-        await exits.release(self._app, address.tenant, row.id, self._now())
+        await self._end(address, WahaSession.delete)
         log.warning("session_deleted", tenant=address.tenant, session=address.session)
 
     async def look(self, address: SessionAddress) -> SessionInfo:
         """Ask the gateway how the session is."""
-        return await (await self._gateway(address))[0].get()
+        return await (await self._gateway(address)).get()
 
     async def qr(self, address: SessionAddress) -> bytes:
         """Return the code to scan as a PNG; WAHA has another one every 20 s or so."""
-        return await (await self._gateway(address))[0].qr()
+        return await (await self._gateway(address)).qr()
 
     async def qr_text(self, address: SessionAddress) -> str:
         """Return what the code says."""
-        return await (await self._gateway(address))[0].qr_text()
+        return await (await self._gateway(address)).qr_text()
 
     async def of(self, tenant: TenantId) -> list[Any]:
         """Every session of a tenant, as `store.reads.sessions` has them."""
@@ -154,19 +152,25 @@ class Sessions:
                 return row
         raise NotFound(f"tenant {address.tenant} has no session {address.session}")
 
-    async def _gateway(self, address: SessionAddress) -> tuple[WahaSession, Any]:
+    async def _gateway(self, address: SessionAddress) -> WahaSession:
+        return await self._bound(address, await self._row(address))
+
+    async def _bound(self, address: SessionAddress, row: Any) -> WahaSession:
         """Bind the calls of a session, through the exit that it has now where one must be used."""
-        row = await self._row(address)
         lease = None if row.exit_pool is None else await exits.current(self._app, address.tenant, row.id)
         if row.exit_pool is not None and lease is None and self._gateways.needs_exit(row.server):
             raise GatewayUnavailable("the session has no exit, and nothing else leads there: start it")
-        way = None if lease is None else Way(lease.pool, lease.identity)
-        return self._gateways.session(row.server, address, way), row
+        way = None if lease is None else lease.way
+        return self._gateways.session(row.server, address, way)
 
-    async def _desired(self, address: SessionAddress, desired: str) -> tuple[WahaSession, Any]:
+    async def _end(self, address: SessionAddress, *steps: Callable[[WahaSession], Awaitable[None]]) -> None:
+        """Take a session out of service at its gateway, and then its exit from it."""
         row = await self._row(address)
-        await fleet.desire(self._system, address.tenant, row.id, desired)
-        return await self._gateway(address)
+        await fleet.desire(self._system, address.tenant, row.id, "stopped")
+        gateway = await self._bound(address, row)
+        for step in steps:
+            await step(gateway)
+        await exits.release(self._app, address.tenant, row.id, self._now())
 
     async def _way(self, address: SessionAddress, row: Any) -> Way | None:
         """Take the session's exit and look where it comes out. Raises GatewayUnavailable if that is wrong."""
@@ -175,24 +179,20 @@ class Sessions:
         lease = await exits.take(
             self._app, address.tenant, row.id, self._pools, self._new_uuid(), self._now()
         )
-        way = Way(lease.pool, lease.identity)
         judged = await exits.judge(
             self._app,
             self._system,
             address.tenant,
             lease,
             country=self._pools[lease.pool].country,
-            seen=await self._gateways.look(way),
+            seen=await self._gateways.look(lease.way),
             now=self._now(),
         )
         if judged.trouble is not None:
             raise GatewayUnavailable(f"exit: {judged.trouble}")
-        return way
+        return lease.way
 
-    def _exit(self, way: Way) -> Exit:
-        return exit_of(self._pools[way.pool], way.identity)
-
-    def _config(self, address: SessionAddress, row: Any, way: Exit | None) -> SessionConfig:
+    def _config(self, address: SessionAddress, row: Any, way: Way | None) -> SessionConfig:
         generation = max(row.generations)
         key = self._keys.by_id.get(row.kid)
         if key is None:
@@ -201,7 +201,7 @@ class Sessions:
             url=f"{self._webhooks_url}/{address.tenant}/{address.session}",
             secret=session_secret(key, address, generation),
             metadata={"wsm.tenant": str(address.tenant)},
-            way=way,
+            way=None if way is None else self._gateways.exit_of(way),
         )
 
     async def _assert(self, gateway: WahaSession, config: SessionConfig) -> None:

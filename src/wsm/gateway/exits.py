@@ -6,7 +6,7 @@ import ipaddress
 import httpx
 import msgspec
 
-from wsm.core.errors import BadInput, GatewayUnavailable
+from wsm.core.errors import GatewayUnavailable
 from wsm.core.exits import Seen
 from wsm.gateway.client import CONNECT_SECONDS
 
@@ -44,13 +44,6 @@ async def look(http: httpx.AsyncClient, check_url: str) -> Seen:
     if not response.is_success:
         raise GatewayUnavailable(f"exit: the check answered {response.status_code}")
     return _read(content)
-
-
-def check_url(url: str) -> None:
-    """Raise BadInput unless an exit's service can be asked at `url`."""
-    parts = httpx.URL(url) if url.isascii() and url else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.host or parts.userinfo:
-        raise BadInput("check_url", "must be http:// or https:// with a host, and without a password")
 
 
 def _read(content: bytes) -> Seen:

@@ -282,7 +282,7 @@ class Gateways:
                 client.check(server.url, server.api_key)
         for named, pool in pools.items():
             with _of(f"exits.{named}"):
-                exits.check_url(pool.check_url)
+                client.check_url("check_url", pool.check_url)
 
     def session(self, server: ServerName, address: SessionAddress, way: Way | None) -> WahaSession:
         """Bind the calls to a session.
@@ -312,7 +312,7 @@ class Gateways:
 
     async def look(self, way: Way) -> Seen:
         """Ask where an exit comes out; raises and blocks as `exits.look` does."""
-        exit_ = self._exit(way)
+        exit_ = self.exit_of(way)
         async with client.build_bare(exit_, tls=self._tls) as http:
             return await exits.look(http, self._pools[way.pool].check_url)
 
@@ -324,7 +324,7 @@ class Gateways:
         if configured is None:
             raise GatewayUnavailable("no such server is configured")
         through = self._through(server, way)
-        exit_ = None if through is None else self._exit(through)
+        exit_ = None if through is None else self.exit_of(through)
         return self._clients.use(
             (server, address, through),
             lambda: client.build(configured.url, api_key=configured.api_key, way=exit_, tls=self._tls),
@@ -334,7 +334,8 @@ class Gateways:
         """Return the exit that lies between wsm and a server, if one does."""
         return way if self.needs_exit(server) else None
 
-    def _exit(self, way: Way) -> Exit:
+    def exit_of(self, way: Way) -> Exit:
+        """Write an exit. Raises GatewayUnavailable where settings do not know its pool."""
         pool = self._pools.get(way.pool)
         if pool is None:
             raise GatewayUnavailable("no such pool of exits is configured")

@@ -27,7 +27,7 @@ import httptools
 
 from wsm import telemetry
 from wsm.core.errors import TooLarge, Unavailable, WsmError
-from wsm.ingest.exchange import READ, Answer, Crowd, Request
+from wsm.ingest.exchange import INTERNAL_ERROR, READ, Answer, Crowd, Request
 
 log = telemetry.logger("ingest")
 
@@ -37,7 +37,6 @@ _QUIETLY = frozenset({"idle", "lingering"})
 """Why a connection ends that did nothing wrong."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MALFORMED = Answer(400, b'{"error":"bad_input","field":"request","reason":"it is not HTTP/1.1"}')
-_BROKEN = Answer(500, b'{"error":"internal"}')
 
 
 class Connection(asyncio.Protocol):
@@ -235,7 +234,7 @@ class Connection(asyncio.Protocol):
             answer = self.crowd.service.refuse(request, exc)
         except Exception:
             log.exception("request_failed")
-            answer = _BROKEN
+            answer = INTERNAL_ERROR
         request.answer(answer)
 
     def abort(self) -> None:
@@ -267,7 +266,7 @@ class Connection(asyncio.Protocol):
             self.refuse(request, exc)
         except Exception:
             log.exception("request_failed")
-            request.answer(_BROKEN)
+            request.answer(INTERNAL_ERROR)
 
     def _ask_for_body(self) -> None:
         """Say 100 to who waits for it with his body, once all before him have their answers."""

@@ -90,6 +90,10 @@ class Answer:
         return b"%s\r\ndate: %s%s\r\n\r\n%s" % (self._head, date, close, body)
 
 
+INTERNAL_ERROR = Answer(500, b'{"error":"internal"}')
+"""Of a bug; the log has it."""
+
+
 class Request:
     """A request, from the end of its headers to its answer.
 

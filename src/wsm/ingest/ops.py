@@ -6,13 +6,12 @@ import msgspec
 
 from wsm import telemetry
 from wsm.core.errors import NotFound, WsmError
-from wsm.ingest.exchange import Answer, Request
+from wsm.ingest.exchange import INTERNAL_ERROR, Answer, Request
 from wsm.telemetry import OPS_PAGES, Pages
 
 log = telemetry.logger("ingest")
 
 OPS_PATHS = frozenset(path.encode() for path in OPS_PAGES)
-_FAILED = Answer(500, b'{"error":"internal"}')
 
 
 class Ops:
@@ -43,7 +42,7 @@ class Ops:
             page = await self._pages(request.path.decode())
         except Exception:
             log.exception("page_failed")
-            request.answer(_FAILED)
+            request.answer(INTERNAL_ERROR)
             return
         answer = Answer(page.status, page.body, content_type=page.content_type.encode())
         request.answer(answer)

@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from wsm.core.errors import BadInput
-from wsm.core.exits import Pool, Seen, fault, identity, new_identifier
+from wsm.core.exits import Pool, Seen, Way, fault, identity, new_identifier
 from wsm.core.ids import TenantId
 from wsm.store.database import Database
 
@@ -34,6 +34,11 @@ class Lease(msgspec.Struct, frozen=True):
     address: str | None
     verified_at: datetime | None
     trouble: str | None
+
+    @property
+    def way(self) -> Way:
+        """What the session acts through as long as it has this."""
+        return Way(self.pool, self.identity)
 
     @property
     def is_usable(self) -> bool:

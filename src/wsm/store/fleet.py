@@ -32,6 +32,7 @@ async def add_session(
     kid: str,
     phone: str | None = None,
     exit_pool: str | None = None,
+    desired: str = "running",
 ) -> None:
     """Make a session. BadInput when the name is taken on that server.
 
@@ -49,6 +50,7 @@ async def add_session(
                 kid=kid,
                 exit_policy="direct" if exit_pool is None else "proxy",
                 exit_pool=exit_pool,
+                desired=desired,
                 phone=phone,
             )
     except psycopg.errors.UniqueViolation:

@@ -8,8 +8,9 @@ insert into tenants (tenant_id, name, locale) values (%(tenant)s, %(name)s, %(lo
 insert into queues (tenant_id, capacity) values (%(tenant)s, %(capacity)s) on conflict do nothing
 
 -- name: add_session
-insert into sessions (tenant_id, server, name, alias, kid, exit_policy, exit_pool, phone)
-values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %(exit_pool)s, %(phone)s)
+insert into sessions (tenant_id, server, name, alias, kid, exit_policy, exit_pool, phone, desired)
+values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %(exit_pool)s, %(phone)s,
+        %(desired)s)
 
 -- name: desire
 update sessions set desired = %(desired)s where tenant_id = %(tenant)s and id = %(id)s
