@@ -44,7 +44,7 @@ where state in ('pending', 'indeterminate') and expires_at <= %(now)s
 -- name: due_sessions
 -- With something to look up, or to send that nothing before it in its chat holds up: what is listed can be
 -- worked on. A session whose way out is a proxy waits until it has one that came out where it should: direct is
--- no fall back.
+-- no fall back. One that works with another number than its own waits until somebody confirms that.
 select s.id, s.name, s.server, l.pool, l.identity,
        exists (select from outbox o where o.session_id = s.id and o.state = 'indeterminate'
                and o.not_before <= %(now)s) as doubts,
@@ -55,7 +55,7 @@ select s.id, s.name, s.server, l.pool, l.identity,
 from sessions s
 left join proxy_leases l on s.exit_policy = 'proxy' and l.session_id = s.id and l.released_at is null
                         and l.verified_at is not null and l.trouble is null
-where (s.exit_policy = 'direct' or l.id is not null) and exists (
+where (s.exit_policy = 'direct' or l.id is not null) and s.other_phone is null and exists (
     select from outbox o where o.session_id = s.id and o.not_before <= %(now)s
     and o.state in ('pending', 'sending', 'indeterminate'))
 

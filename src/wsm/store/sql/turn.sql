@@ -113,7 +113,11 @@ values (%(tenant)s, %(session)s, %(name)s, %(chat)s, %(key)s, %(at)s, %(stale)s,
 on conflict do nothing
 
 -- name: observe_session
-update sessions set observed = %(status)s, observed_at_ms = %(at_ms)s, engine = coalesce(%(engine)s, engine)
+update sessions
+set observed = %(status)s, observed_at_ms = %(at_ms)s, engine = coalesce(%(engine)s, engine),
+    since_ms = case when observed = %(status)s then since_ms else %(at_ms)s end,
+    dropped_ms = case when observed = 'WORKING' and %(status)s <> 'WORKING'
+        then (dropped_ms || %(at_ms)s::bigint)[greatest(1, cardinality(dropped_ms) - 8):] else dropped_ms end
 where id = %(session)s and observed_at_ms <= %(at_ms)s
 
 -- name: ensure_month
