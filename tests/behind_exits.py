@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,12 +36,12 @@ class Behind(msgspec.Struct):
 
 
 @asynccontextmanager
-async def behind_exits(*, route: str = "public") -> AsyncIterator[Behind]:
-    """Run it. route: of the WAHA server."""
+async def behind_exits(*, route: str = "public", **waha_has: Any) -> AsyncIterator[Behind]:
+    """Run it. route: of the WAHA server; waha_has: options of the sandbox's."""
     async with (
         ExitProxy(password=PASSWORD) as proxy,
         Whoami(proxy.country_of) as whoami,
-        WahaSandbox() as waha,
+        WahaSandbox(**waha_has) as waha,
     ):
         pool = Pool(
             provider="generic",

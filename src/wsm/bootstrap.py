@@ -23,6 +23,9 @@ from wsm.core.ids import ServerName
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from wsm.clock.clock import Clock
+    from wsm.control.moves import Moves
+    from wsm.control.reconciler import Reconciler
     from wsm.control.sessions import Sessions
     from wsm.store.database import Database
     from wsm.streams.handover import Handover
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 _REDIS_SECONDS = 5.0
 _OPS_CONNECTIONS = 64
 _DIRECTORY_AGE_SECONDS = 2.0
+_RECONCILER_CONNECTIONS = 4
 _CALLS_PER_SERVER = 64
 """Of one worker at once, or half of its slots for deliveries: a server that hangs leaves the rest."""
 
@@ -152,7 +156,7 @@ def run_worker(settings: Settings) -> None:
 
     telemetry.configure_logging("worker", settings.log_level)
     _require(settings, "redis_url", "database_url", "waha")
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    name = _process_name()
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -241,9 +245,36 @@ def run_clock(settings: Settings) -> None:
             )
             checks = {"redis": _durable(settings, redis), "database": database.ping}
             await stack.enter_async_context(_observed(settings, checks))
-            await clock.run(stop)
+            duties = [clock.run]
+            if settings.webhooks_url:
+                reconciler = await stack.enter_async_context(_reconciler(settings, clock, database))
+                duties.append(reconciler.run)
+            else:
+                telemetry.logger("clock").warning("sessions_unwatched", reason="webhooks_url is not set")
+            async with asyncio.TaskGroup() as both:
+                for duty in duties:
+                    both.create_task(duty(stop))
 
     run(main)
+
+
+@asynccontextmanager
+async def _reconciler(settings: Settings, clock: "Clock", system: "Database") -> AsyncIterator["Reconciler"]:
+    """Open what looks after sessions, beside a clock."""
+    from wsm.control.reconciler import Reconciler  # noqa: PLC0415
+    from wsm.store.database import Database  # noqa: PLC0415
+
+    _require(settings, "database_url")
+    app = Database(settings.database_url, connections=_RECONCILER_CONNECTIONS)
+    async with opened(app), _moves(settings, app, system) as moves:
+        yield Reconciler(
+            app,
+            system,
+            moves,
+            leads=lambda: clock.leads,
+            now=utc_now,
+            starts_per_second=settings.starts_per_second,
+        )
 
 
 @asynccontextmanager
@@ -269,27 +300,40 @@ async def fleet_writes(settings: Settings) -> AsyncIterator["Database"]:
 @asynccontextmanager
 async def sessions(settings: Settings) -> AsyncIterator["Sessions"]:
     """Open what makes and moves sessions, for a command."""
-    from wsm.control.sessions import Keys, Sessions  # noqa: PLC0415
+    from wsm.control.sessions import Sessions  # noqa: PLC0415
+
+    async with (
+        tenant_reads(settings) as app,
+        fleet_writes(settings) as system,
+        _moves(settings, app, system) as moves,
+    ):
+        yield Sessions(app, system, moves)
+
+
+@asynccontextmanager
+async def _moves(settings: Settings, app: "Database", system: "Database") -> AsyncIterator["Moves"]:
+    """Open what moves sessions at their gateways."""
+    from wsm.control.moves import Keys, Moves  # noqa: PLC0415
     from wsm.gateway.waha import Gateways  # noqa: PLC0415
 
     _require(settings, "master_keys", "master_key_id", "webhooks_url", "waha")
-    async with tenant_reads(settings) as app, fleet_writes(settings) as system, AsyncExitStack() as stack:
-        gateways = Gateways(
-            _waha_servers(settings),
-            settings.exits,
-            send_timeout_seconds=settings.send_timeout_seconds,
-        )
-        stack.push_async_callback(gateways.aclose)
-        yield Sessions(
+    gateways = Gateways(
+        _waha_servers(settings), settings.exits, send_timeout_seconds=settings.send_timeout_seconds
+    )
+    try:
+        yield Moves(
             app,
             system,
             gateways,
             pools=settings.exits,
             keys=Keys(_master_keys(settings), settings.master_key_id),
             webhooks_url=settings.webhooks_url,
+            owner=_process_name(),
             now=utc_now,
             new_uuid=uuid.uuid4,
         )
+    finally:
+        await gateways.aclose()
 
 
 @asynccontextmanager
@@ -328,6 +372,10 @@ def _master_keys(settings: Settings) -> dict[str, bytes]:
 
 def _waha_servers(settings: Settings) -> dict[ServerName, WahaServer]:
     return {ServerName(name): server for name, server in settings.waha.items()}
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def _require(settings: Settings, *names: str) -> None:

@@ -129,6 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     job_queues: tuple[str, ...] = ("jobs",)
     job_slots: Annotated[int, Meta(ge=1, le=500)] = 20  # a thread each
 
+    starts_per_second: Annotated[float, Meta(gt=0, le=1000)] = 2.0
     send_timeout_seconds: Seconds = 150.0
     evidence_seconds: Seconds = 180.0
     stale_days: Annotated[int, Meta(ge=2, le=3650)] = 60  # WAHA repeats for up to 44 hours

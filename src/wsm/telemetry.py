@@ -73,6 +73,13 @@ QUARANTINED = Gauge("wsm_quarantined", "Authentic webhooks that belong to no ses
 OUTBOX_DUE = Gauge("wsm_outbox_due", "Intents whose time has come and that are not settled; leader alone.")
 OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due intent; leader alone.")
 DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published directory; leader alone.")
+SESSIONS = Gauge("wsm_sessions", "Sessions by the status that was last seen; leader alone.", ["status"])
+SESSION_ALARMS = Gauge(
+    "wsm_session_alarms", "Sessions that a person should look at, by why; leader alone.", ["alarm"]
+)
+SESSION_REPAIRS = Counter(
+    "wsm_session_repairs", "Steps taken to bring sessions back to what they should be, by kind.", ["step"]
+)
 
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
@@ -80,7 +87,7 @@ METRICS = (
     GATEWAY_REQUESTS, GATEWAY_SECONDS,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
-    OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS,
+    OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS, SESSIONS, SESSION_ALARMS, SESSION_REPAIRS,
 )  # fmt: skip
 """Every metric of wsm, in the order of the page."""
 

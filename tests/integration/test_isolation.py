@@ -30,10 +30,7 @@ FLEET_READS = {
     "waha_servers": None,
     "outbox": {"tenant_id", "state", "not_before", "created_at"},
     "inbound_dedupe": {"tenant_id", "session_id", "key", "seen_at"},
-    "proxy_leases": {
-        *("tenant_id", "session_id", "pool", "identity", "verified_at", "trouble", "released_at"),
-        *("exit_ip", "quarantined_until"),
-    },
+    "proxy_leases": {"tenant_id", "exit_ip", "quarantined_until"},
 }
 FLEET_WRITES = {"tenants", "queues", "sessions", "waha_servers"}
 ANSWERS_ANYBODY = {"ping", "lock_lane", "ensure_month"}

@@ -15,7 +15,8 @@ from databases import Database as Urls
 from shop import START
 from waiting import wait_for
 from wsm.bootstrap import opened
-from wsm.control.sessions import Keys, Sessions
+from wsm.control.moves import Keys, Moves
+from wsm.control.sessions import Sessions
 from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
 from wsm.core.ids import TenantId
 from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Whoami, direct
@@ -54,17 +55,18 @@ async def desk(urls: Urls, *, route: str = "public") -> AsyncIterator[Desk]:
     ):
         for tenant in (ANN, BOB):
             await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
-        sessions = Sessions(
+        moves = Moves(
             app,
             system,
             behind.gateways,
             pools={"br": behind.pool},
             keys=Keys({"k1": KEY}, "k1"),
             webhooks_url=HOOKS,
+            owner="desk",
             now=lambda: START + timedelta(seconds=next(seconds)),
             new_uuid=uuid4,
         )
-        yield Desk(sessions, behind.proxy, behind.whoami, behind.waha)
+        yield Desk(Sessions(app, system, moves), behind.proxy, behind.whoami, behind.waha)
 
 
 async def test_a_session_is_made_stopped_and_started_through_its_own_exit(database: Urls) -> None:

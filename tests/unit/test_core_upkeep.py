@@ -198,4 +198,4 @@ def test_a_gateway_that_forgot_a_session_gets_it_back_once() -> None:
 
 
 def test_nothing_ever_logs_out_or_deletes() -> None:
-    assert {step.value for step in Step} == {"nothing", "create", "start", "restart", "stop"}
+    assert {step.value for step in Step} == {*("nothing", "create", "configure", "start", "restart", "stop")}

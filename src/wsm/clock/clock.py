@@ -65,6 +65,11 @@ class Clock:
         self._led = False
         self._stopped: frozenset[TenantId] = frozenset()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this clock led at its last tick."""
+        return self._led
+
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until `stop` is set, then let go of the lead."""
         try:

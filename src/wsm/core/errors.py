@@ -13,6 +13,7 @@
         ├── LaneBusy             another turn of the same tenant holds his lock for too long
         ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
         ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
+        ├── SessionBusy          another process moves this session
         └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
 
 Adapters translate every driver's error into one of these, `from` the original. Each process maps class to
@@ -92,6 +93,10 @@ class StoreUnavailable(Unavailable):
 
 class GatewayUnavailable(Unavailable):
     """The gateway was not reached, or its session is not working; nothing was sent."""
+
+
+class SessionBusy(Unavailable):
+    """Another process moves this session, or this one's leave to do so ran out; it was not touched."""
 
 
 class OutcomeUnknown(Unavailable):

@@ -20,6 +20,7 @@ class Step(StrEnum):
 
     NOTHING = "nothing"
     CREATE = "create"
+    CONFIGURE = "configure"
     START = "start"
     RESTART = "restart"
     STOP = "stop"
@@ -36,6 +37,12 @@ class Alarm(StrEnum):
     """Repairs did not help: logged out on the phone, banned, or its exit is dead."""
     FLAPPING = "flapping"
     """It works, but its connection drops again and again."""
+    MUTE = "mute"
+    """It said that it works, and nothing came through it any more."""
+    OTHER_NUMBER = "other_number"
+    """It works with another number than its own: nothing leaves until a person confirms that."""
+    EXIT_IN_TROUBLE = "exit_in_trouble"
+    """Its exit is dead, or not where it should be: nothing leaves through it."""
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +56,9 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     repairs   how many steps were taken since it last worked for `STEADY`
     repaired_at  when the last one was taken
     drops     how often it left WORKING within the last hour
+    differs   its gateway keeps another configuration than it should have, which may be no proxy at all
+    mute      it says WORKING, and that is not true
+    other_number, exit_in_trouble  as the alarms of these names
     """
 
     desired: str
@@ -59,6 +69,10 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     repairs: int = 0
     repaired_at: datetime | None = None
     drops: int = 0
+    differs: bool = False
+    mute: bool = False
+    other_number: bool = False
+    exit_in_trouble: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -75,7 +89,7 @@ _SPACING = tuple(timedelta(seconds=seconds) for seconds in (0, 60, 300, 900, 360
 _HELPLESS = 3
 """After so many repairs in vain a person is told."""
 _MANY_DROPS = 6
-_ASKS_A_PERSON = frozenset({"SCAN_QR_CODE", "PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"})
+ASKS_A_PERSON = frozenset({"SCAN_QR_CODE", "PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"})
 _COMES_BACK = frozenset({"WEBJS", "WPP"})
 """Engines that start again by themselves, 2 s after FAILED."""
 
@@ -99,16 +113,29 @@ def judge(its: Watched, now: datetime) -> Verdict:
     if its.desired == "stopped":
         runs = its.status not in {None, "STOPPED"}
         return Verdict(Step.STOP if runs and _may_repair(its, now) else Step.NOTHING)
+    verdict = _of_state(its, now)
+    if its.exit_in_trouble:
+        return Verdict(verdict.step, Alarm.EXIT_IN_TROUBLE)
+    return Verdict(verdict.step, Alarm.OTHER_NUMBER) if its.other_number else verdict
+
+
+def _of_state(its: Watched, now: datetime) -> Verdict:
+    """The same, of one that should run, by what its gateway says of it."""
+    if its.differs and its.status is not None and _may_repair(its, now):
+        return Verdict(Step.CONFIGURE, _helpless(its))
     if its.status == "WORKING":
+        if its.mute:
+            return Verdict(Step.RESTART if _may_repair(its, now) else Step.NOTHING, Alarm.MUTE)
         return Verdict(alarm=Alarm.FLAPPING if its.drops >= _MANY_DROPS else None)
-    if its.status in _ASKS_A_PERSON:
+    if its.status in ASKS_A_PERSON:
         return Verdict(alarm=Alarm.LOGIN_NEEDED if its.paired else None)
     if its.status == "FAILED" and not its.paired:
         return Verdict(alarm=Alarm.PAIRING_EXPIRED)
-    alarm = Alarm.KEEPS_FAILING if its.repairs >= _HELPLESS else None
-    if not _may_repair(its, now):
-        return Verdict(alarm=alarm)
-    return Verdict(_cure(its, now), alarm)
+    return Verdict(_cure(its, now) if _may_repair(its, now) else Step.NOTHING, _helpless(its))
+
+
+def _helpless(its: Watched) -> Alarm | None:
+    return Alarm.KEEPS_FAILING if its.repairs >= _HELPLESS else None
 
 
 def is_steady(its: Watched, now: datetime) -> bool:

@@ -47,6 +47,7 @@ class WahaSession:
         has_exit: bool,
         send_timeout_seconds: float,
         look_timeout_seconds: float,
+        may_move: Callable[[], None] | None = None,
     ) -> None:
         self.address = address
         self._server = server
@@ -54,6 +55,7 @@ class WahaSession:
         self._has_exit = has_exit
         self._send_seconds = send_timeout_seconds
         self._look_seconds = look_timeout_seconds
+        self._may_move = may_move
         self._name = quote(address.session, safe="")
 
     async def new_message_id(self) -> BareId | None:
@@ -160,10 +162,13 @@ class WahaSession:
             raise GatewayUnavailable("unreadable answer")
         return found
 
-    async def differs(self, config: SessionConfig) -> list[str]:
-        """Read the configuration back and name what is not as it should be."""
+    async def inspect(self, config: SessionConfig) -> tuple[SessionInfo, list[str]]:
+        """Describe the session as `get` does, and name what of its configuration is not as it should be."""
         answer = await self._look("get", f"/api/sessions/{self._name}")
-        return config.differences(answers.config_of(answer))
+        found = answers.session_info(answer)
+        if found is None:
+            raise GatewayUnavailable("unreadable answer")
+        return found, config.differences(answers.config_of(answer))
 
     async def update(self, config: SessionConfig) -> None:
         """Replace the configuration; a session that runs is started anew by it."""
@@ -236,7 +241,9 @@ class WahaSession:
         return (await self._ask(call)).json()
 
     async def _control(self, op: str, method: str, path: str, body: dict[str, Any] | None) -> None:
-        """Change the session itself, once."""
+        """Change the session itself, once, and only by who may."""
+        if self._may_move is not None:
+            self._may_move()
         call = Call(op=op, method=method, path=path, body=body, seconds=_CONTROL_SECONDS, changes=True)
         await self._ask(call)
 
@@ -284,9 +291,17 @@ class Gateways:
             with _of(f"exits.{named}"):
                 client.check_url("check_url", pool.check_url)
 
-    def session(self, server: ServerName, address: SessionAddress, way: Way | None) -> WahaSession:
+    def session(
+        self,
+        server: ServerName,
+        address: SessionAddress,
+        way: Way | None,
+        *,
+        may_move: Callable[[], None] | None = None,
+    ) -> WahaSession:
         """Bind the calls to a session.
 
+        may_move  called before each call that changes the session itself; raises when it must not be made
         way  through what it acts; None when its policy is `direct`. A gateway whose route is private is
              reached without it: such a gateway uses it itself, towards WhatsApp.
         """
@@ -299,6 +314,7 @@ class Gateways:
             has_exit=self._through(server, way) is not None,
             send_timeout_seconds=self._send_timeout_seconds,
             look_timeout_seconds=self._look_timeout_seconds,
+            may_move=may_move,
         )
 
     async def aclose(self) -> None:

@@ -62,7 +62,7 @@ async def add_session(
 
 
 async def desire(database: Database, tenant: TenantId, session: int, desired: str) -> None:
-    """Write what a session should be: `running` or `stopped`."""
+    """Write what a session should be: `running` or `stopped`. Its repairs are counted anew from now on."""
     async with database.transaction() as transaction:
         await transaction.run("desire", tenant=tenant, id=session, desired=desired)
 

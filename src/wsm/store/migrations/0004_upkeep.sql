@@ -13,11 +13,11 @@ alter table sessions
     add column repairs      integer not null default 0,
     add column repaired_at  timestamptz,
     add column alarm        text;
-grant update (since_ms, dropped_ms, heard_ms) on sessions to wsm_app;
+grant update (since_ms, dropped_ms, heard_ms, caught_up_ms, other_phone, repairs, repaired_at, alarm)
+    on sessions to wsm_app;
 
 -- An exit through which nothing could be reached at the last look.
 alter table proxy_leases
     drop constraint proxy_leases_trouble_check,
     add constraint proxy_leases_trouble_check
         check (trouble in ('drift', 'wrong_country', 'shared', 'quarantined', 'dead'));
-grant select (session_id, pool, identity, verified_at, trouble, released_at) on proxy_leases to wsm_system;

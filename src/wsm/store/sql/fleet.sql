@@ -13,7 +13,8 @@ values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %
         %(desired)s)
 
 -- name: desire
-update sessions set desired = %(desired)s where tenant_id = %(tenant)s and id = %(id)s
+update sessions set desired = %(desired)s, repairs = 0, repaired_at = null, alarm = null
+where tenant_id = %(tenant)s and id = %(id)s
 
 -- name: tenants
 select t.tenant_id, t.name, count(s.id) as sessions from tenants t

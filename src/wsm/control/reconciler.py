@@ -1,0 +1,290 @@
+"""The reconciler: every session is compared with what it should be, and brought back to it.
+
+Each session is looked at through its own object every minute, and every few seconds while it is not as it
+should be. A surprise brings a look at all sessions of that gateway: one says what no webhook told, or it
+answers again after it was away. What `core.upkeep` then says is done by who has the session's leave, a few at
+a time at each gateway, after a second look; each step is counted before it is taken. So a WAHA, a wsm or a
+machine that starts again finds each session started once, by WAHA itself or from here, with the exit that it
+had and without a new login. Nothing here logs a session out or deletes it.
+
+Runs in the clock's leader alone; what is lost with it (when to look again) begins anew in the next one.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from wsm.control.moves import Moves, Place, place_of
+from wsm.core.errors import GatewayRefused, Refused, Unavailable
+from wsm.core.ids import ChatId, ServerName, TenantId
+from wsm.core.upkeep import ASKS_A_PERSON, Alarm, Step, Watched, is_steady, judge
+from wsm.gateway.waha import WahaSession
+from wsm.store import watch
+from wsm.store.database import Database
+from wsm.telemetry import SESSION_ALARMS, SESSION_REPAIRS, SESSIONS, logger
+
+log = logger("reconciler")
+
+ROUND_SECONDS = 1.0
+_OFTEN_SECONDS = 60.0
+_SOON_SECONDS = 5.0
+_JITTER = (0.8, 1.2)
+_HURRY_SECONDS = 5.0
+_PATIENT_AFTER = 3
+"""After so many repairs in vain it is looked at no more often than one that works."""
+_LOOKS_AT_ONCE = 16
+_STEPS_AT_ONCE = 4
+_AN_HOUR = timedelta(hours=1)
+_STATUSES = frozenset(
+    {
+        *("STOPPED", "STARTING", "SCAN_QR_CODE", "WORKING", "FAILED", "UNKNOWN"),
+        *("PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"),
+    }
+)
+
+
+class Reconciler:
+    """Compares and repairs.
+
+    app, system        the database as the application's role and as the system's
+    leads              whether this process may: the clock's lead
+    starts_per_second  at each gateway at most, when many have to be started
+    """
+
+    def __init__(
+        self,
+        app: Database,
+        system: Database,
+        moves: Moves,
+        *,
+        leads: Callable[[], bool],
+        now: Callable[[], datetime],
+        starts_per_second: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._system = system
+        self._moves = moves
+        self._leads = leads
+        self._now = now
+        self._monotonic = monotonic
+        self._spacing_seconds = 1 / starts_per_second
+        self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._stepping: dict[ServerName, asyncio.Semaphore] = {}
+        self._next_step: dict[ServerName, float] = {}
+        self._away: set[ServerName] = set()
+        self._hurried_at: dict[ServerName, float] = {}
+        self._said: dict[int, str] = {}
+        self._busy: dict[int, asyncio.Task[None]] = {}
+        self._look_at: dict[int, float] = {}
+        self._last: dict[int, tuple[object, ...]] = {}
+        self._servers: dict[int, ServerName] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Compare and repair until `stop` is set; what is being done then is broken off."""
+        try:
+            while not stop.is_set():
+                await self.round()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ROUND_SECONDS):
+                        await stop.wait()
+        finally:
+            await self._rest()
+
+    async def round(self) -> None:
+        """Begin to look after every session whose time has come. Does not wait for them."""
+        if not self._leads():
+            await self._rest()
+            return
+        try:
+            rows = await watch.every(self._system)
+        except Unavailable as exc:
+            log.warning("reconciler_waits", reason=str(exc))
+            return
+        _show(rows)
+        moment = self._monotonic()
+        self._servers = {row.id: ServerName(row.server) for row in rows}
+        for row in rows:
+            known = (row.desired, row.observed, row.since_ms, row.other_phone)
+            if self._last.get(row.id, known) != known:
+                self._look_at[row.id] = moment
+            self._last[row.id] = known
+            if row.id not in self._busy and self._look_at.get(row.id, moment) <= moment:
+                self._busy[row.id] = asyncio.create_task(self._attend(row))
+
+    async def idle(self) -> None:
+        """Wait until nothing that was begun goes on."""
+        while self._busy:
+            await asyncio.wait(self._busy.values())
+
+    async def _rest(self) -> None:
+        for task in self._busy.values():
+            task.cancel()
+        await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        for known in (self._busy, self._look_at, self._last, self._servers, self._said):
+            known.clear()
+        self._away.clear()
+        _show([])
+
+    async def _attend(self, row: Any) -> None:
+        """Look at one session and do what has to be done; say when to look again."""
+        place = place_of(TenantId(row.tenant_id), row)
+        about = {"tenant": place.address.tenant, "session": place.address.session}
+        pause = _SOON_SECONDS
+        try:
+            async with self._looking:
+                its = await self._look(place, row)
+            if await self._settled(place, row, its):
+                pause = _OFTEN_SECONDS
+            self._said.pop(row.id, None)
+        except (Unavailable, Refused) as exc:
+            if isinstance(exc, Unavailable):
+                self._away.add(place.server)
+            else:
+                pause = _OFTEN_SECONDS
+            if self._said.get(row.id) != str(exc):
+                self._said[row.id] = str(exc)
+                log.warning("session_waits", reason=str(exc), **about)
+        except Exception:
+            log.exception("upkeep_failed", **about)  # a bug with one session must not end the others
+        finally:
+            self._busy.pop(row.id, None)
+            self._look_at[row.id] = self._monotonic() + pause * random.uniform(*_JITTER)  # noqa: S311
+
+    async def _settled(self, place: Place, row: Any, its: Watched) -> bool:
+        """Tell what is to be told, take the step that is to be taken; True when nothing is left to do."""
+        now = self._now()
+        verdict = judge(its, now)
+        if verdict.alarm != row.alarm:
+            await watch.set_alarm(self._app, place.address, row.id, verdict.alarm, now)
+            log.warning(
+                "session_alarm",
+                tenant=place.address.tenant,
+                session=place.address.session,
+                alarm=verdict.alarm or "well",
+                before=row.alarm,
+            )
+        if row.repairs and is_steady(its, now):
+            await watch.forget_repairs(self._app, place.address, row.id, row.repairs)
+        if verdict.step is not Step.NOTHING:
+            await self._take(verdict.step, place, row)
+            return False
+        waits = verdict.alarm is Alarm.PAIRING_EXPIRED or row.repairs >= _PATIENT_AFTER
+        works = its.status == "WORKING" and its.paired  # else its number is to be learned
+        return works or waits or its.desired == "stopped" or its.status in ASKS_A_PERSON
+
+    async def _take(self, step: Step, place: Place, row: Any) -> None:
+        """Take a step when its turn has come, if it is still the one to take."""
+        stepping = self._stepping.setdefault(place.server, asyncio.Semaphore(_STEPS_AT_ONCE))
+        async with stepping:
+            await self._own_turn(place.server)
+            async with self._moves.owned(place) as mine:
+                if judge(await self._look(place, row), self._now()).step is not step:
+                    return
+                may = await watch.note_repair(
+                    self._app,
+                    place.address,
+                    row.id,
+                    epoch=mine.epoch,
+                    repairs=row.repairs,
+                    desired=row.desired,
+                    now=self._now(),
+                )
+                if not may:
+                    return
+                SESSION_REPAIRS.labels(step).inc()
+                log.info(
+                    "session_repair", tenant=place.address.tenant, session=place.address.session, step=step
+                )
+                if step is Step.STOP:
+                    await self._moves.halt(place, mine, WahaSession.stop)
+                elif step is Step.RESTART:
+                    await self._moves.restart(place, mine)
+                else:
+                    await self._moves.bring_up(place, mine)
+
+    async def _own_turn(self, server: ServerName) -> None:
+        """Wait until this gateway may be asked for another step."""
+        moment = self._monotonic()
+        mine = max(moment, self._next_step.get(server, moment))
+        self._next_step[server] = mine + self._spacing_seconds
+        await asyncio.sleep(mine - moment)
+
+    async def _look(self, place: Place, row: Any) -> Watched:
+        """Ask a session's gateway how it is, and keep what is new. Raises Unavailable and Refused."""
+        now = self._now()
+        lease = await self._moves.lease(place)
+        if lease is None and self._moves.is_stranded(place):
+            return self._watched(row, row.observed if row.desired == "stopped" else "STOPPED", now)
+        way = None if lease is None else lease.way
+        gateway = self._moves.bound(place, lease)
+        try:
+            info, differing = await gateway.inspect(self._moves.config(place, way))
+        except GatewayRefused as exc:
+            if exc.reason != "not_found":
+                raise
+            info, differing = None, []
+        status = "UNKNOWN" if info is None else info.status
+        if status != row.observed or place.server in self._away:
+            self._hurry(place.server)
+        if info is not None and (status, info.engine or row.engine) != (row.observed, row.engine):
+            await watch.observe(self._app, place.address, row.id, status, info.engine, now)
+        phone = None if info is None or status != "WORKING" else _phone(info.me)
+        if phone is not None and phone != (row.other_phone or row.phone):
+            await watch.learn_phone(self._app, place.address, row.id, phone)
+        return self._watched(
+            row,
+            None if info is None else status,
+            now,
+            differs=bool(differing) or (lease is None and place.exit_pool is not None),
+            other_number=(row.other_phone if phone is None else phone) not in {None, row.phone or phone},
+            exit_in_trouble=lease is not None and lease.trouble is not None,
+        )
+
+    def _watched(self, row: Any, status: str | None, now: datetime, **more: bool) -> Watched:
+        since = datetime.fromtimestamp(row.since_ms / 1000, UTC) if status == row.observed else now
+        hour_ago_ms = int((now - _AN_HOUR).timestamp() * 1000)
+        return Watched(
+            desired=row.desired,
+            status=status,
+            since=since,
+            engine=row.engine,
+            paired=row.phone is not None,
+            repairs=row.repairs,
+            repaired_at=row.repaired_at,
+            drops=sum(dropped > hour_ago_ms for dropped in row.dropped_ms),
+            **more,
+        )
+
+    def _hurry(self, server: ServerName) -> None:
+        """Look at every session of a gateway as soon as can be."""
+        self._away.discard(server)
+        moment = self._monotonic()
+        if moment - self._hurried_at.get(server, -_HURRY_SECONDS) < _HURRY_SECONDS:
+            return
+        self._hurried_at[server] = moment
+        for id_, its in self._servers.items():
+            if its == server and id_ not in self._busy:
+                self._look_at[id_] = moment
+
+
+def _phone(me: ChatId | None) -> str | None:
+    """Read a number off what a session says it is: a hidden id (`@lid`) is none."""
+    user, _, kind = (me or "").partition("@")
+    return user if kind == "c.us" else None
+
+
+def _show(rows: Sequence[Any]) -> None:
+    """Measure how the sessions are; nothing while this process does not lead."""
+    statuses = Counter(row.observed if row.observed in _STATUSES else "other" for row in rows)
+    SESSIONS.clear()
+    for status, count in statuses.items():
+        SESSIONS.labels(status).set(count)
+    alarms = Counter(row.alarm for row in rows)
+    for alarm in Alarm:
+        SESSION_ALARMS.labels(alarm).set(alarms[alarm])

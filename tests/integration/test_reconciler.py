@@ -1,0 +1,285 @@
+"""Sessions that are looked after: brought back, told of, left alone; by one at a time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from behind_exits import Behind, behind_exits, needs_exits
+from databases import Database as Urls
+from wahastage import FAST
+from waiting import wait_for
+from wsm.bootstrap import opened
+from wsm.control.moves import Keys, Moves, Place, place_of
+from wsm.control.ownership import owned
+from wsm.control.reconciler import Reconciler
+from wsm.control.sessions import Sessions
+from wsm.core.errors import SessionBusy
+from wsm.core.ids import SessionAddress, TenantId
+from wsm.sandbox.waha.state import Status
+from wsm.store import fleet, reads, watch
+from wsm.store.database import Database
+
+pytestmark = needs_exits
+
+ANN, BOB = TenantId(77), TenantId(78)
+KEYS = Keys({"k1": b"k" * 32}, "k1")
+HOOKS = "http://127.0.0.1:9/webhooks/waha"
+
+
+class World(msgspec.Struct):
+    """Sessions, who moves them, and who looks after them; time goes on by hand."""
+
+    app: Database
+    system: Database
+    behind: Behind
+    sessions: Sessions
+    moves: Moves
+    reconciler: Reconciler
+    leads: bool = True
+    late: timedelta = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.late
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.late.total_seconds()
+
+    async def rounds(self, count: int = 1, *, seconds: float = 100) -> None:
+        """Look after everybody so many times, each so much later."""
+        for _ in range(count):
+            self.late += timedelta(seconds=seconds)
+            await self.reconciler.round()
+            await self.reconciler.idle()
+
+    async def row(self, tenant: TenantId = ANN) -> Any:
+        [row] = [row for row in await watch.every(self.system) if row.tenant_id == tenant]
+        return row
+
+    async def working(self, tenant: TenantId = ANN, *, exit_pool: str | None = "br") -> SessionAddress:
+        """Make a session that works, and is known to."""
+        address = await self.sessions.create(tenant, exit_pool=exit_pool)
+        await self.sessions.start(address)
+        await self.works(address)
+        await self.rounds(2)
+        row = await self.row(tenant)
+        assert (row.observed, row.alarm, row.repairs) == ("WORKING", None, 0)
+        return address
+
+    async def works(self, address: SessionAddress) -> None:
+        await wait_for(lambda: self.status(address) == "WORKING")
+
+    def status(self, address: SessionAddress) -> str | None:
+        session = self.behind.waha.world.sessions.get(address.session)
+        return None if session is None else session.status
+
+    def config(self, address: SessionAddress) -> dict[str, Any]:
+        config = self.behind.waha.session(address.session).config
+        assert config is not None
+        return config
+
+
+@asynccontextmanager
+async def world(
+    urls: Urls, *, route: str = "private", starts_per_second: float = 1000, **waha_has: Any
+) -> AsyncIterator[World]:
+    async with (
+        behind_exits(route=route, tempo=FAST, **waha_has) as behind,
+        opened(Database(urls.app_url, connections=4)) as app,
+        opened(Database(urls.system_url, connections=2)) as system,
+    ):
+        for tenant in (ANN, BOB):
+            await fleet.add_tenant(system, tenant, name="", locale="pt-BR", capacity=1)
+
+        def moves(owner: str) -> Moves:
+            return Moves(
+                app,
+                system,
+                behind.gateways,
+                pools={"br": behind.pool},
+                keys=KEYS,
+                webhooks_url=HOOKS,
+                owner=owner,
+                now=lambda: at.now(),  # noqa: PLW0108 (it is made below)
+                new_uuid=uuid4,
+            )
+
+        its = moves("clock")
+        reconciler = Reconciler(
+            app,
+            system,
+            its,
+            leads=lambda: at.leads,
+            now=lambda: at.now(),  # noqa: PLW0108
+            monotonic=lambda: at.monotonic(),  # noqa: PLW0108
+            starts_per_second=starts_per_second,
+        )
+        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler)
+        yield at
+        at.leads = False
+        await reconciler.round()
+
+
+async def test_what_works_is_left_alone_and_its_number_is_learned(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        assert (await at.row()).phone == at.behind.waha.world.accounts[address.session].phone
+        before = list(at.behind.waha.session(address.session).statuses)
+        await at.rounds(5, seconds=600)
+        assert list(at.behind.waha.session(address.session).statuses) == before
+
+
+@pytest.mark.parametrize("route", ["private", "public"])
+async def test_a_gateway_that_forgot_its_sessions_gets_them_back_with_the_exits_that_they_had(
+    database: Urls, route: str
+) -> None:
+    async with world(database, route=route) as at:
+        both = [await at.working(ANN), await at.working(BOB)]
+        before = [await at.sessions.leases(address) for address in both]
+        await at.behind.waha.kill()
+        await at.rounds()
+        for address in both:
+            await at.works(address)
+        await at.rounds()
+        assert [await at.sessions.leases(address) for address in both] != before, "looked at again"
+        for address, leases in zip(both, before, strict=True):
+            [lease], [had] = await at.sessions.leases(address), leases
+            assert (lease.identifier, lease.address) == (had.identifier, had.address)
+            assert at.behind.proxy.exit_of(at.config(address)["proxy"]["username"]) == had.address
+        assert [(await at.row(tenant)).repairs for tenant in (ANN, BOB)] == [1, 1]
+
+
+async def test_what_failed_is_started_again_and_forgotten_when_it_has_worked_for_a_while(
+    database: Urls,
+) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        session = at.behind.waha.session(address.session)
+        session.status = Status.FAILED
+        await at.rounds(2)
+        await at.works(address)
+        await at.rounds()
+        assert (await at.row()).repairs == 1
+        await at.rounds(8)
+        assert (await at.row()).repairs == 0
+
+
+async def test_a_session_without_its_proxy_is_put_right_at_once(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        wanted = at.config(address)
+        at.behind.waha.session(address.session).config = {**wanted, "proxy": None}
+        await at.rounds()
+        assert at.config(address) == wanted
+        await at.works(address)
+
+
+async def test_who_should_be_stopped_is_stopped_and_his_exit_released(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        await fleet.desire(at.system, ANN, (await at.row()).id, "stopped")
+        await at.rounds(2)
+        assert at.status(address) == "STOPPED"
+        [lease] = await at.sessions.leases(address)
+        assert lease.released_at is not None
+
+
+async def test_nobody_moves_a_session_that_another_moves(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        await at.behind.waha.kill()
+        row = await at.row()
+        async with at.moves.owned(place_of(ANN, row)):
+            with pytest.raises(SessionBusy):
+                await at.sessions.start(address)
+            other = msgspec.structs.replace(at)
+            await other.rounds()
+        assert at.status(address) is None
+        await at.rounds()
+        await at.works(address)
+
+
+async def test_a_lease_that_ran_out_moves_nothing_any_more(database: Urls) -> None:
+    async with world(database) as at:
+        await at.working()
+        place = place_of(ANN, await at.row())
+        seconds = 0.0
+        async with owned(at.app, ANN, place.id, owner="slow", monotonic=lambda: seconds) as mine:
+            seconds = 100.0
+            with pytest.raises(SessionBusy):
+                await at.moves.restart(place, mine)
+            assert await counted(at, place, mine.epoch, repairs=0)
+            assert not await counted(at, place, mine.epoch, repairs=0), "somebody took a step meanwhile"
+        assert not await counted(at, place, mine.epoch, repairs=1), "it has ended"
+
+
+async def counted(at: World, place: Place, epoch: int, *, repairs: int) -> bool:
+    return await watch.note_repair(
+        at.app, place.address, place.id, epoch=epoch, repairs=repairs, desired="running", now=at.now()
+    )
+
+
+async def test_another_number_waits_for_a_person_and_the_right_one_ends_that(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        account = at.behind.waha.world.accounts[address.session]
+        phone, account.phone = account.phone, "5511955554444"
+        await at.rounds(2)
+        row = await at.row()
+        assert (row.phone, row.other_phone, row.alarm) == (phone, "5511955554444", "other_number")
+        account.phone = phone
+        await at.rounds(2)
+        row = await at.row()
+        assert (row.phone, row.other_phone, row.alarm) == (phone, None, None)
+        told = [line.what for line in await reads.audit(at.app, ANN)]
+        assert told == ["session.other_number", "session.well"]
+
+
+async def test_a_code_that_nobody_scans_is_not_shown_again_and_again(database: Urls) -> None:
+    async with world(database, auto_scan=False) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await wait_for(lambda: at.status(address) == "FAILED")
+        await at.rounds(20, seconds=600)
+        row = await at.row()
+        assert (row.repairs, row.alarm) == (0, "pairing_expired")
+        await at.sessions.start(address)
+        assert at.status(address) in {"STARTING", "SCAN_QR_CODE"}, "who wants it starts it again"
+
+
+async def test_a_gateway_that_is_away_is_waited_for(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        await at.behind.waha.stop()
+        await at.rounds(3)
+        assert ((await at.row()).repairs, (await at.row()).observed) == (0, "WORKING")
+        await at.behind.waha.start()
+        async with asyncio.timeout(20):  # until the circuit closes
+            while at.status(address) != "WORKING":
+                await at.rounds()
+
+
+async def test_who_does_not_lead_does_nothing(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        await at.behind.waha.kill()
+        at.leads = False
+        await at.rounds(3)
+        assert at.status(address) is None
+
+
+async def test_many_are_started_one_after_the_other(database: Urls) -> None:
+    async with world(database, starts_per_second=20) as at:
+        both = [await at.working(ANN), await at.working(BOB)]
+        await at.behind.waha.kill()
+        started = time.monotonic()
+        await at.rounds()
+        assert time.monotonic() - started >= 1 / 20
+        for address in both:
+            await at.works(address)
