@@ -42,6 +42,8 @@ ASIDE = {
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.exits": "leases exits to sessions, beside the messages",
     "wsm.store.migrate": "runs before any process does",
+    "wsm.store.owners": "leases sessions to who moves them, beside the messages",
+    "wsm.store.watch": "keeps what is seen of sessions, beside the messages",
     "wsm.store.reads": "answers commands of people, and changes nothing",
     "wsm.streams.depth": "reads figures for gauges and commands",
     "wsm.streams.letters": "looks at dead letters for commands of people",

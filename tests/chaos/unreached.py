@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from wsm.sandbox.waha import Engine
 
 _COMMAND = "a command of people calls it, no process"
+_MOVES = "moves a session or looks at it, beside the messages; who dies there is the restart drill's"
 _LATER = "nothing calls it yet but the sandbox, which makes sessions"
 _REPLICAS = "only with `wait_replicas`, which the fail-over asks for"
 _BY_ID = "only with an engine that takes chosen ids"
@@ -23,20 +24,20 @@ UNREACHED = {
     "gateway.waha:WahaSession.send_seen#*": _LATER,
     "gateway.waha:WahaSession.start_typing#*": _LATER,
     "gateway.waha:WahaSession.stop_typing#*": _LATER,
-    "gateway.waha:WahaSession.differs#*": _COMMAND,
-    "gateway.waha:WahaSession.update#*": _COMMAND,
-    "gateway.waha:WahaSession.restart#*": _COMMAND,
-    "gateway.waha:WahaSession.logout#*": _COMMAND,
-    "gateway.waha:WahaSession.qr_text#*": _COMMAND,
-    "gateway.waha:WahaSession.create#*": _COMMAND,
-    "gateway.waha:WahaSession.start#*": _COMMAND,
-    "gateway.waha:WahaSession.stop#*": _COMMAND,
-    "gateway.waha:WahaSession.delete#*": _COMMAND,
-    "gateway.waha:WahaSession.qr#*": _COMMAND,
-    "gateway.waha:WahaSession._control#*": _COMMAND,
+    "gateway.waha:WahaSession.inspect#*": _MOVES,
+    "gateway.waha:WahaSession.update#*": _MOVES,
+    "gateway.waha:WahaSession.restart#*": _MOVES,
+    "gateway.waha:WahaSession.logout#*": _MOVES,
+    "gateway.waha:WahaSession.qr_text#*": _MOVES,
+    "gateway.waha:WahaSession.create#*": _MOVES,
+    "gateway.waha:WahaSession.start#*": _MOVES,
+    "gateway.waha:WahaSession.stop#*": _MOVES,
+    "gateway.waha:WahaSession.delete#*": _MOVES,
+    "gateway.waha:WahaSession.qr#*": _MOVES,
+    "gateway.waha:WahaSession._control#*": _MOVES,
     "gateway.clients:Clients.use#1.*": "only with more sessions than clients are kept",
     "gateway.clients:Clients._close_idle#*": "only with more sessions than clients are kept",
-    "gateway.waha:Gateways.look#*": _COMMAND,
+    "gateway.waha:Gateways.look#*": _MOVES,
     "streams.finishing:Finishing._send#2.*": "only when a script fails by a bug",
     "streams.client:_Cancellable.send_packed_command#3.*": "only with a Redis that takes no bytes",
 }

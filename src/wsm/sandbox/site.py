@@ -16,12 +16,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from wsm.bootstrap import opened
+from wsm.bootstrap import opened, sessions
 from wsm.config import load, master_key
-from wsm.core.errors import NotFound, Unavailable
-from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
-from wsm.gateway.config import webhook_config
-from wsm.gateway.waha import Gateways
+from wsm.core.errors import NotFound, SessionBusy, Unavailable
+from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName, TenantId
 from wsm.sandbox.embedded import Embedded, running
 from wsm.sandbox.supervisor import Child, Supervisor, free_ports, wsm_child
 from wsm.sandbox.waha.control import Phone
@@ -38,6 +36,7 @@ WAHA_STATE = "waha"
 _FILE = "site"
 _GENERATION = 1
 _KNOWN_SECONDS = 15.0
+_AGAIN_SECONDS = 0.1
 
 
 class Site:
@@ -64,7 +63,7 @@ class Site:
     @property
     def webhooks_url(self) -> str:
         """Where WAHA posts to."""
-        return f"http://{self.settings.host}:{self.settings.port}/webhooks/waha"
+        return self.settings.webhooks_url
 
     @property
     def waha_url(self) -> str:
@@ -83,7 +82,12 @@ class Site:
         async with opened(Database(self.settings.system_database_url, connections=1)) as database:
             await fleet.add_tenant(database, tenant, name=name, locale="pt-BR", capacity=capacity)
             await fleet.add_session(
-                database, address, server=DEFAULT_SERVER, alias="", kid=self.settings.master_key_id
+                database,
+                address,
+                server=DEFAULT_SERVER,
+                alias="",
+                kid=self.settings.master_key_id,
+                desired="stopped",
             )
         await self.link(address)
         return address.session
@@ -94,17 +98,13 @@ class Site:
         return session_secret(key, address, _GENERATION)
 
     async def link(self, address: SessionAddress) -> None:
-        """Make a session at the gateway, and again after it was killed, for it forgets."""
-        url = f"{self.webhooks_url}/{address.tenant}/{address.session}"
-        secret = self.secret(address)
-        await self._known(url, secret)
-        servers = {ServerName(server): value for server, value in self.settings.waha.items()}
-        gateways = Gateways(servers, send_timeout_seconds=30)
-        try:
-            gateway = gateways.session(DEFAULT_SERVER, address, None)
-            await gateway.create(webhook_config(url, secret), start=True)
-        finally:
-            await gateways.aclose()
+        """Start a session at the gateway, as soon as ingest knows it. Safe to repeat."""
+        await self._known(f"{self.webhooks_url}/{address.tenant}/{address.session}", self.secret(address))
+        async with sessions(self.settings) as control:
+            while True:
+                with suppress(SessionBusy):  # the clock starts it just now
+                    return await control.start(address)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _known(self, url: str, secret: str) -> None:
         """Wait until ingest has the session in its directory.
@@ -194,6 +194,7 @@ def _settings(servers: Embedded, home: Path, port: int) -> dict[str, str]:
         "WSM_MASTER_KEYS": f"k1:{secret['master']}",
         "WSM_MASTER_KEY_ID": "k1",
         "WSM_PORT": str(port),
+        "WSM_WEBHOOKS_URL": f"http://127.0.0.1:{port}/webhooks/waha",
         "WSM_DRAIN_SECONDS": "5",
         "WAHA_API_KEY": secret["api_key"],
     }
