@@ -12,6 +12,7 @@ process, and `control.Phone` speaks to `/sandbox` from outside.
     bodies     the JSON that each engine makes of it
     journal    what outlives the process
     webhooks   outgoing webhooks: signing, retrying, losing
+    network    the way of sessions to WhatsApp, each engine's
     lifecycle  a session's way through its statuses
     handset    messages that arrive and leave
     faults     sends that go wrong on command

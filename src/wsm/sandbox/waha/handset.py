@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wsm.sandbox.waha import bodies, ids
+from wsm.sandbox.waha import bodies, ids, network
 from wsm.sandbox.waha.state import (
     Arrived,
     Engine,
@@ -178,7 +178,20 @@ class Handset:
         """Tell of a media message once its file is there."""
         usual = _DOWNLOAD_SECONDS * self._world.tempo.waits
         await asyncio.sleep(usual if said.late_seconds is None else said.late_seconds)
+        message = await self._downloaded(name, message)
         self._reach(name, lambda session: self._tell(session, message, said))
+
+    async def _downloaded(self, name: str, message: Message) -> Message:
+        """Let the engine fetch the file of a message, and tell if it could not."""
+        session = self._world.sessions.get(name)
+        if session is None or message.media is None:
+            return message
+        try:
+            await network.fetch_media(self._world, session)
+        except network.NotReached:
+            failed = msgspec.structs.replace(message.media, error="the file was not downloaded")
+            return msgspec.structs.replace(message, media=failed)
+        return message
 
     def _tell(self, session: Session, message: Message, said: Said) -> None:
         if _ignored(session, message.chat):
@@ -204,6 +217,8 @@ class Handset:
             reply_to=message.reply_to,
         )
         self._world.learn(Arrived(who, received))
+        if session.line:
+            session.line.say(message.id)
         if not _ignored(session, message.chat):
             self._courier.emit(session, "message.any", bodies.message(self._world, session, message))
         self._world.chores.spawn(self._answer_with_acks(session.name, message, who))

@@ -8,15 +8,22 @@ removed on the phone     FAILED; after a restart STOPPED, STARTING, FAILED
 nobody scans             SCAN_QR_CODE six times, FAILED; the browsers start again
 stop, delete             STOPPED
 restart, logout          STOPPED, STARTING, …
+
+Where there is a WhatsApp (`World.whatsapp`), all this needs a connection to it, on the session's own way:
+
+none at the start        NOWEB: STARTING every 2 s, after 60 of them FAILED    browsers: FAILED, STARTING, …
+                         GOWS before 2026.7: STARTING for ever; since then FAILED, and the start call fails
+one that breaks          the connection drops, as above; GOWS and browsers try every 2 s, without an end
 """
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from wsm.sandbox.waha import bodies
+from wsm.sandbox.waha import bodies, network
 from wsm.sandbox.waha.handset import Handset
 from wsm.sandbox.waha.state import (
     Account,
@@ -42,6 +49,7 @@ _LOCK_SECONDS = 5.0
 _QR_SECONDS = 20.0
 _QR_CODES = 6
 _TRIES = 60
+_START_FAILS_SINCE: Final = (2026, 7)
 _STATUSES_SHOWN = 3
 _STOP_SECONDS: Final = {Engine.WEBJS: 3.0, Engine.WPP: 3.0, Engine.NOWEB: 1.0, Engine.GOWS: 0.01}
 _UNPAIR_SECONDS = 1.0
@@ -81,8 +89,16 @@ class Lifecycle:
         session.statuses = []
         session.account = None
         session.muted = False
+        session.proxy = session.setting("proxy")
         self._enter(session, Status.STARTING)
         self._live(session, self._connect(session))
+
+    async def answer_for(self, session: Session) -> None:
+        """Wait as long as a call that started a session does. Raises EngineError if GOWS reached nobody."""
+        if session.life and self._is_newer_gows and self._world.whatsapp:
+            await asyncio.wait({session.life})
+            if session.status is Status.FAILED and session.account is None:
+                raise EngineError("failed to connect to WhatsApp")
 
     async def stop(self, session: Session) -> None:
         """Stop it, and take as long as the engine takes."""
@@ -90,7 +106,7 @@ class Lifecycle:
             return
         if session.life:
             session.life.cancel()
-        session.connected = False
+        self._hang_up(session)
         self._enter(session, Status.STOPPED)
         await self._world.pause(_STOP_SECONDS[self._world.engine])
 
@@ -108,14 +124,14 @@ class Lifecycle:
 
     def drop(self, session: Session, away_seconds: float) -> None:
         """Let its connection to WhatsApp drop, for at least so long."""
-        session.connected = False
+        self._hang_up(session)
         self._live(session, self._reconnect(session, away_seconds))
 
     def unlink(self, session: Session) -> None:
         """Remove the device on the phone: the session fails, and its credentials are worth nothing."""
         if session.life:
             session.life.cancel()
-        session.connected = False
+        self._hang_up(session)
         self._world.learn(Removed(session.name))
         self._enter(session, Status.FAILED)
 
@@ -142,8 +158,65 @@ class Lifecycle:
         self._enter(session, Status.WORKING)
         self._handset.catch_up(session)
 
+    @property
+    def _is_newer_gows(self) -> bool:
+        return self._world.engine is Engine.GOWS and self._world.since(*_START_FAILS_SINCE)
+
+    def _hang_up(self, session: Session) -> None:
+        session.connected = False
+        line, session.line = session.line, None
+        if line:
+            line.hang_up()
+
+    async def _dials(self, session: Session) -> bool:
+        """Connect a session to WhatsApp, and say whether that went well."""
+        if self._world.whatsapp is None:
+            return True
+        try:
+            line = await network.call(self._world, session)
+        except network.NotReached:
+            return False
+        session.line = line
+        self._world.chores.spawn(self._hold(session, line), counts=False)
+        return True
+
+    async def _hold(self, session: Session, line: network.Line) -> None:
+        """Wait for the end of a connection; one that nobody wanted to end is a drop."""
+        try:
+            await line.ended()
+        finally:
+            line.hang_up()
+        if session.line is line:
+            self.drop(session, 0.0)
+
     async def _connect(self, session: Session) -> None:
         await self._world.pause(_CONNECT_SECONDS)
+        if await self._dials(session):
+            self._enter_whatsapp(session)
+        elif self._is_newer_gows and session.account is None:
+            self._enter(session, Status.FAILED)
+        else:
+            session.life = self._world.chores.spawn(self._go_without(session), counts=False)
+
+    async def _go_without(self, session: Session) -> None:
+        """Go on when WhatsApp was not reached, each engine in its way."""
+        noweb = self._world.engine is Engine.NOWEB
+        if self._world.engine.in_browser:
+            await self._fail(session)
+            return
+        if not noweb and session.account is None:  # GOWS gives up, and says so only in its log
+            return
+        for _ in range(_TRIES) if noweb else itertools.count():
+            await self._world.pause(_RETRY_SECONDS)
+            if noweb:
+                self._enter(session, Status.STARTING)
+            if await self._dials(session):
+                self._enter_whatsapp(session)
+                return
+        self._enter(session, Status.FAILED)
+
+    def _enter_whatsapp(self, session: Session) -> None:
+        """Log in with what is stored, or show codes."""
         account = self._world.accounts.get(session.name)
         if account is None and self._world.auto_scan:
             self._show_code(session)
@@ -153,6 +226,7 @@ class Lifecycle:
         elif account.linked:
             self._work(session, account)
         else:
+            self._hang_up(session)
             session.account = account
             self._enter(session, Status.FAILED)
 
@@ -175,6 +249,7 @@ class Lifecycle:
         self._work(session, self._world.accounts[session.name])
 
     async def _fail(self, session: Session) -> None:
+        self._hang_up(session)
         self._enter(session, Status.FAILED)
         if self._world.engine.in_browser:
             await self._world.pause(_RETRY_SECONDS)

@@ -104,6 +104,7 @@ class SessionsRest:
             session = self._known(name)
             if not session.running:
                 self._lifecycle.start(session)
+                await self._lifecycle.answer_for(session)
             elif not self._world.since(*_START_IS_IDEMPOTENT_SINCE):
                 raise refused(422, f"Session '{name}' is already started.")
         return self._info(session, 201)

@@ -6,6 +6,7 @@ behind it lives on.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from wsm.sandbox.waha.webhooks import Courier
 DEFAULT_VERSION = "2026.7.1"
 _FOLLOW_UP_SECONDS = 0.02
 _BACKLOG = 2048
+_CALLERS = 100_000
 
 
 class WahaSandbox:
@@ -43,6 +45,9 @@ class WahaSandbox:
     global_webhooks  as `config.webhooks[]`, for all sessions and invisible in them
     version          what it says it is; some calls and keys are newer than 2026.2.1
     state_file       where credentials, messages and inboxes outlive the process; without one they do not
+    whatsapp         the address of a `sandbox.whatsapp.WhatsApp`, to which every running session keeps a
+                     connection on its own way; without one there is no such connection
+    callers          from which addresses `/api` was asked, in that order: the last 100,000
 
     Use it as an async context manager, or `start` and `stop` it; one that was stopped can be started again on
     its old port, with its accounts and phones and without its sessions, like a WAHA whose volume is there.
@@ -60,13 +65,16 @@ class WahaSandbox:
         global_webhooks: Iterable[dict[str, Any]] = (),
         version: str = DEFAULT_VERSION,
         state_file: Path | None = None,
+        whatsapp: tuple[str, int] | None = None,
     ) -> None:
+        self.callers: deque[str] = deque(maxlen=_CALLERS)
         self.world = World(
             engine=Engine(engine),
             version=version,
             api_key=api_key,
             tempo=tempo or Tempo(),
             auto_scan=auto_scan,
+            whatsapp=whatsapp,
         )
         self.courier = Courier(self.world, global_webhooks)
         handset = Handset(self.world, self.courier)
@@ -151,6 +159,8 @@ class WahaSandbox:
 
     async def _answer_http(self, scope: dict[str, Any], receive: asgi.Receive, send: asgi.Send) -> None:
         request = await asgi.read(scope, receive)
+        if request.path.startswith("/api/"):
+            self.callers.append(request.client[0])
         answer = await self._answer(request)
         if answer.cut:
             self._listener.cut(request.client)

@@ -10,13 +10,16 @@ import time
 import zlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from wsm.sandbox.waha import ids
 from wsm.sandbox.waha.chores import Chores
 from wsm.sandbox.waha.faults import Faults
+
+if TYPE_CHECKING:
+    from wsm.sandbox.waha.network import Line
 
 
 class EngineError(Exception):
@@ -149,6 +152,8 @@ class Session:
     account    the linked account while connected or just disconnected; None before login
     connected  whether the engine's socket to WhatsApp is there; a WORKING session can be without it
     muted      WORKING, and nothing comes in or goes out
+    proxy      `config.proxy` as it was at the last start: what is changed later has no effect before the next
+    line       the connection to WhatsApp, where there is a WhatsApp to be connected to
     """
 
     def __init__(self, name: str, config: dict[str, Any] | None) -> None:
@@ -162,6 +167,8 @@ class Session:
         self.qr = ""
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None
+        self.proxy: Any = None
+        self.line: Line | None = None
 
     @property
     def running(self) -> bool:
@@ -248,7 +255,8 @@ Fact = Linked | Removed | Forgotten | Stored | Arrived
 class World:
     """Everything there is. `base_url` is known once the listener is open.
 
-    journal  is told of all that stands outside of WAHA's memory, before it is said to anybody
+    journal   is told of all that stands outside of WAHA's memory, before it is said to anybody
+    whatsapp  where sessions connect to; None: they are connected as soon as they want to be
     """
 
     def __init__(
@@ -259,12 +267,14 @@ class World:
         api_key: str,
         tempo: Tempo,
         auto_scan: bool,
+        whatsapp: tuple[str, int] | None = None,
     ) -> None:
         self.engine = engine
         self.version = version
         self.api_key = api_key
         self.tempo = tempo
         self.auto_scan = auto_scan
+        self.whatsapp = whatsapp
         self.worker_id: str | None = None
         self.base_url = ""
         self.started_at_ms = now_ms()
