@@ -6,7 +6,7 @@ behind it lives on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +42,7 @@ class WahaSandbox:
     auto_scan        every QR code is scanned as soon as it is shown; otherwise `/sandbox/…/scan` does it
     global_webhooks  as `config.webhooks[]`, for all sessions and invisible in them
     version          what it says it is; some calls and keys are newer than 2026.2.1
+    environ          the variables that it says it was started with
     state_file       where credentials, messages and inboxes outlive the process; without one they do not
 
     Use it as an async context manager, or `start` and `stop` it; one that was stopped can be started again on
@@ -59,6 +60,7 @@ class WahaSandbox:
         auto_scan: bool = True,
         global_webhooks: Iterable[dict[str, Any]] = (),
         version: str = DEFAULT_VERSION,
+        environ: Mapping[str, str] | None = None,
         state_file: Path | None = None,
     ) -> None:
         self.world = World(
@@ -71,7 +73,7 @@ class WahaSandbox:
         self.courier = Courier(self.world, global_webhooks)
         handset = Handset(self.world, self.courier)
         self.lifecycle = Lifecycle(self.world, self.courier, handset)
-        api = Rest(self.world, handset)
+        api = Rest(self.world, handset, environ or {})
         sessions = SessionsRest(self.world, self.lifecycle, api)
         control = Steering(self.world, self.courier, handset, self.lifecycle, self)
         self._routes = Routes([*control.routes, *sessions.routes, *api.routes])
