@@ -158,6 +158,8 @@ def test_every_service_says_whether_it_is_well_and_waits_for_what_it_needs() -> 
         for name, service in services.items()
     }
     assert {name for name, service in services.items() if "test" not in service["healthcheck"]} == {"migrate"}
+    words = [word for service in services.values() for word in service["healthcheck"].get("test", ())]
+    assert all(isinstance(word, str) for word in words), "` : ` makes a table of a word"
     assert waits == {
         "valkey": {},
         "postgres": {},
