@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the roles of an empty server: PostgreSQL's image runs this once, before it opens its port.
-# Elsewhere run it by hand, as a superuser, with PGHOST and the like set. Needs psql 14 or newer.
+# Elsewhere run it by hand, as a superuser, with PGHOST and the like set, and take the rules of pg_hba.conf beside it
+# into the server's own. Needs psql 14 or newer.
 #
 #   wsm_owner     owns every table; nobody logs in as it
 #   wsm_migrator  is a member of wsm_owner: `wsm migrate`
@@ -19,7 +20,7 @@ create role wsm_owner nologin;
 create role wsm_migrator login password :'migrator' in role wsm_owner;
 create role wsm_app login password :'app';
 create role wsm_system login password :'system';
-create role waha login createdb password :'waha';
+create role waha login createdb connection limit 400 password :'waha';
 revoke all on database :"DBNAME" from public;
 grant connect, create on database :"DBNAME" to wsm_migrator;
 grant connect on database :"DBNAME" to wsm_app, wsm_system;

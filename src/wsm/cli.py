@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     desk.add_sessions(commands)
     desk.add_letters(commands)
     _sandbox_commands(commands)
+    check = commands.add_parser("check", help="whether the WAHA servers keep logins, and sessions apart")
+    check.set_defaults(run=_check)
     commands.add_parser("metrics", help="print the list of metrics").set_defaults(run=_metrics)
     return parser
 
@@ -190,6 +192,20 @@ def _metrics(_: argparse.Namespace) -> None:
     from wsm.telemetry import metrics_page  # noqa: PLC0415
 
     print(metrics_page(), end="")
+
+
+def _check(_: argparse.Namespace) -> int:
+    from wsm.control import servers  # noqa: PLC0415
+
+    configured = {ServerName(name): server for name, server in _settings().waha.items()}
+    if not configured:
+        raise BadInput("waha", "is needed here and not set")
+    verdicts = asyncio.run(servers.check(configured))
+    for each in verdicts:
+        print(f"{each.server:<12} {each.says}")
+        for warning in each.warnings:
+            print(f"{'':<12} warning: {warning}")
+    return int(any(each.warnings for each in verdicts))
 
 
 def _line_show(arguments: argparse.Namespace) -> None:

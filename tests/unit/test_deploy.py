@@ -14,7 +14,9 @@ import yaml
 
 import commandline
 from wsm.config import Settings, WahaServer, load
+from wsm.control.servers import judge
 from wsm.gateway.config import EVENTS
+from wsm.gateway.environment import habits
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -132,6 +134,23 @@ def test_nothing_makes_postgresql_less_durable() -> None:
     assert not re.search("fsync *=|synchronous_commit|full_page_writes", text)
 
 
+def test_postgresql_keeps_each_role_to_its_own_side() -> None:
+    service = compose()["services"]["postgres"]
+    assert "max_connections=500" in service["command"]
+    rules = service["command"][-1].removeprefix("hba_file=")
+    assert f"./postgres/pg_hba.conf:{rules}:ro" in service["volumes"]
+
+
+def test_waha_keeps_its_sessions_in_its_own_database_under_a_name_of_its_own() -> None:
+    service = compose()["services"]["waha"]
+    found = habits(service["environment"])
+    assert judge(found) == ("sessions in PostgreSQL", ())
+    assert "waha:${WAHA_DATABASE_PASSWORD:?}@" in service["environment"]["WHATSAPP_SESSIONS_POSTGRESQL_URL"]
+    others = [each for name, each in compose()["services"].items() if name not in {"waha", "postgres"}]
+    assert not any("WAHA_DATABASE_PASSWORD" in str(each) for each in others)
+    assert "/ping" in service["healthcheck"]["test"][-1]
+
+
 def test_every_service_says_whether_it_is_well_and_waits_for_what_it_needs() -> None:
     services = compose()["services"]
     waits = {
@@ -139,6 +158,8 @@ def test_every_service_says_whether_it_is_well_and_waits_for_what_it_needs() -> 
         for name, service in services.items()
     }
     assert {name for name, service in services.items() if "test" not in service["healthcheck"]} == {"migrate"}
+    words = [word for service in services.values() for word in service["healthcheck"].get("test", ())]
+    assert all(isinstance(word, str) for word in words), "` : ` makes a table of a word"
     assert waits == {
         "valkey": {},
         "postgres": {},

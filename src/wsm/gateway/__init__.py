@@ -2,6 +2,7 @@
 
     waha     the calls: one `WahaSession` is one tenant's one session, and there is no other way to call
     config   the configuration that a session is created with
+    environment  what a server was started with, as far as it matters: no call of a session's
     server   a WAHA as wsm meets it: how many calls at once, whether it answers, what its answers mean
     breaker  when a server that does not answer is left alone
     answers  the facts in the answers, whatever the engine

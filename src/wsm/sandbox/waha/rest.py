@@ -6,7 +6,7 @@ request with everything that stood in it.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,15 +35,17 @@ _NO_STORE: Final = (
 class Rest:
     """WAHA's calls about messages, chats, contacts and the server."""
 
-    def __init__(self, world: World, handset: Handset) -> None:
+    def __init__(self, world: World, handset: Handset, environ: Mapping[str, str]) -> None:
         self._world = world
         self._handset = handset
+        self._environ = environ
         self.routes: tuple[Route, ...] = (
             Route("GET /ping", self._ping),
             Route("GET /health", self._health),
             Route("GET /api/server/version", self._version),
             Route("GET /api/version", self._version),
             Route("GET /api/server/status", self._status),
+            Route("GET /api/server/environment", self._started_with),
             Route("POST /api/sendText", self._send_text),
             Route("POST /api/sendSeen", self._signal("seen")),
             Route("POST /api/startTyping", self._signal("typing")),
@@ -105,6 +107,9 @@ class Rest:
         started = self._world.started_at_ms
         worker = {"id": self._world.worker_id}
         return asgi.json({"startTimestamp": started, "uptime": now_ms() - started, "worker": worker})
+
+    async def _started_with(self, _request: Request) -> Answer:
+        return asgi.json(dict(self._environ))
 
     async def _new_message_id(self, request: Request, name: str) -> Answer:
         if not self._world.since(*_NEW_MESSAGE_ID_SINCE):

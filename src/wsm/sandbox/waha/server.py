@@ -7,7 +7,7 @@ behind it lives on.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +44,7 @@ class WahaSandbox:
     auto_scan        every QR code is scanned as soon as it is shown; otherwise `/sandbox/…/scan` does it
     global_webhooks  as `config.webhooks[]`, for all sessions and invisible in them
     version          what it says it is; some calls and keys are newer than 2026.2.1
+    environ          the variables that it says it was started with
     state_file       where credentials, messages and inboxes outlive the process; without one they do not
     whatsapp         the address of a `sandbox.whatsapp.WhatsApp`, to which every running session keeps a
                      connection on its own way; without one there is no such connection
@@ -64,6 +65,7 @@ class WahaSandbox:
         auto_scan: bool = True,
         global_webhooks: Iterable[dict[str, Any]] = (),
         version: str = DEFAULT_VERSION,
+        environ: Mapping[str, str] | None = None,
         state_file: Path | None = None,
         whatsapp: tuple[str, int] | None = None,
     ) -> None:
@@ -79,7 +81,7 @@ class WahaSandbox:
         self.courier = Courier(self.world, global_webhooks)
         handset = Handset(self.world, self.courier)
         self.lifecycle = Lifecycle(self.world, self.courier, handset)
-        api = Rest(self.world, handset)
+        api = Rest(self.world, handset, environ or {})
         sessions = SessionsRest(self.world, self.lifecycle, api)
         control = Steering(self.world, self.courier, handset, self.lifecycle, self)
         self._routes = Routes([*control.routes, *sessions.routes, *api.routes])
