@@ -12,6 +12,7 @@ SEEDS ?= 50
 MESSAGES ?= 4000
 FIRST ?= 1
 ENGINE ?=
+SESSIONS ?= 200
 UV ?= uv
 export PYTHON
 
@@ -28,7 +29,7 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --extra 
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install install-bench run test chaos failover fuzz killpoints bench check lock
+.PHONY: help install install-bench run test chaos failover fuzz killpoints drill bench check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
@@ -37,6 +38,7 @@ help:
 	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
 	@echo 'make killpoints [ENGINE=WEBJS]  every process dies at every point of the way, and nothing is lost'
 	@echo 'make failover           partition, death and promotion of Redis, and what was accepted and lost'
+	@echo 'make drill [SESSIONS=…]  WAHA and all of wsm are killed at once, and every session works again'
 	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
 	@echo 'make bench [ONLY=…]     wsm against its peers: rates, costs, latencies; under 45 minutes'
 	@echo 'make check              ruff, mypy, import-linter'
@@ -70,6 +72,10 @@ failover: install
 # A quarter of an hour. Every process dies once at every await on the way of a message.
 killpoints: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.everypoint $(if $(ENGINE),--engine $(ENGINE))
+
+# Two minutes. WAHA and all of wsm are killed at once; every session works again by itself.
+drill: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.drill --sessions $(SESSIONS)
 
 # A million inputs and 20,000 connections by default: some minutes. A fault is told with what shows it again.
 fuzz: install

@@ -99,20 +99,21 @@ class Site:
 
     async def link(self, address: SessionAddress) -> None:
         """Start a session at the gateway, as soon as ingest knows it. Safe to repeat."""
-        await self._known(f"{self.webhooks_url}/{address.tenant}/{address.session}", self.secret(address))
+        await self.known(address)
         async with sessions(self.settings) as control:
             while True:
                 with suppress(SessionBusy):  # the clock starts it just now
                     return await control.start(address)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _known(self, url: str, secret: str) -> None:
-        """Wait until ingest has the session in its directory.
+    async def known(self, address: SessionAddress) -> None:
+        """Wait until ingest has a session in its directory.
 
         A signed body without an event is refused with 400 by an address that is known, with 403 by one that
         is not, and written nowhere.
         """
-        headers = {"X-Webhook-Hmac": sign(secret, b"{}")}
+        url = f"{self.webhooks_url}/{address.tenant}/{address.session}"
+        headers = {"X-Webhook-Hmac": sign(self.secret(address), b"{}")}
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(_KNOWN_SECONDS):
             while True:
                 answer = await client.post(url, content=b"{}", headers=headers)
