@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from wsm.control.ownership import Owned, owned
-from wsm.core.errors import BadInput, GatewayRefused, GatewayUnavailable
+from wsm.core.errors import BadInput, ExitFailed, GatewayRefused, GatewayUnavailable
 from wsm.core.exits import Pool, Way
 from wsm.core.ids import ServerName, SessionAddress, SessionName, TenantId
 from wsm.gateway.waha import Gateways, SessionConfig, WahaSession
@@ -153,15 +153,22 @@ class Moves:
     async def look_at_exit(self, place: Place, lease: Lease) -> Lease:
         """Look where an exit comes out and keep it; return the lease as it is then, its `trouble` too.
 
-        Raises GatewayUnavailable when it cannot be looked at; blocks as `Gateways.look` does.
+        What is wrong stands in the lease then: nothing is sent until a later look finds it in order. Raises
+        ExitFailed when nothing is reached through it, and GatewayUnavailable when the service that tells does
+        not; blocks as `Gateways.look` does.
         """
+        try:
+            seen = await self._gateways.look(lease.way)
+        except ExitFailed:
+            await exits.fail(self._app, place.address.tenant, lease, self._now())
+            raise
         return await exits.judge(
             self._app,
             self._system,
             place.address.tenant,
             lease,
             country=self.pools[lease.pool].country,
-            seen=await self._gateways.look(lease.way),
+            seen=seen,
             now=self._now(),
         )
 
