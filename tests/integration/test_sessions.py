@@ -266,6 +266,62 @@ async def test_a_check_that_answers_nonsense_says_nothing_of_the_exit(database: 
         assert lease.trouble is None
 
 
+async def test_a_session_that_was_never_made_there_can_be_logged_out_and_gives_its_exit_back(
+    database: Urls,
+) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        at.proxy.fault(Claims("US"))
+        with pytest.raises(GatewayUnavailable):
+            await at.sessions.start(address)
+        await at.sessions.logout(address)
+        [lease] = await at.sessions.leases(address)
+        assert lease.released_at is not None
+
+
+async def test_a_stopped_session_behind_a_public_route_is_deleted_through_an_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await at.sessions.stop(address)
+        await at.sessions.stop(address)
+        await at.sessions.delete(address)
+        assert address.session not in at.waha.world.sessions
+        assert all(lease.released_at is not None for lease in await at.sessions.leases(address))
+        assert "127.0.0.1" not in at.waha.callers
+
+
+async def test_a_session_whose_exit_died_for_good_is_stopped_through_another_one(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        identity = at.proxy.seen[-1].identity
+        at.proxy.fault(Dead(), of=identity)
+        await at.sessions.stop(address)
+        assert at.waha.session(address.session).status == "STOPPED"
+        first, last = await at.sessions.leases(address)
+        assert first.trouble == "quarantined", "nobody gets that address as long as it may be in use"
+        assert first.address != at.waha.callers[-1]
+        assert None not in {first.released_at, last.released_at}
+        assert "127.0.0.1" not in at.waha.callers
+        await at.sessions.start(address)
+
+
+async def test_while_the_whole_provider_is_away_a_session_keeps_its_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await at.proxy.down()
+        with pytest.raises(ExitFailed):
+            await at.sessions.stop(address)
+        [lease] = await at.sessions.leases(address)
+        assert (lease.trouble, lease.released_at) == ("dead", None)
+        assert (await at.now_at(ANN)).desired == "stopped"
+        await at.proxy.up()
+        await at.sessions.stop(address)
+        assert at.waha.session(address.session).status == "STOPPED"
+
+
 async def test_an_unknown_pool_is_refused(database: Urls) -> None:
     async with desk(database) as at:
         with pytest.raises(BadInput, match="no pool named 'us'"):

@@ -8,7 +8,7 @@ time: everything here that moves one is handed its leave, an `Owned`.
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ import msgspec
 
 from wsm.control.ownership import Owned, owned
 from wsm.core.errors import BadInput, ExitFailed, GatewayRefused, GatewayUnavailable
-from wsm.core.exits import Pool, Way
+from wsm.core.exits import Pool, Way, identity, new_identifier
 from wsm.core.ids import ServerName, SessionAddress, SessionName, TenantId
 from wsm.gateway.waha import Gateways, SessionConfig, WahaSession
 from wsm.store import exits
@@ -131,8 +131,13 @@ class Moves:
         await (gateway.start() if is_new else gateway.restart())
 
     async def halt(self, place: Place, mine: Owned, *steps: Callable[[WahaSession], Awaitable[None]]) -> None:
-        """Take a session out of service at its gateway by these steps, and then its exit from it."""
-        gateway = self.bound(place, await self.lease(place), mine)
+        """Take a session out of service at its gateway by these steps, and then its exit from it.
+
+        Where only exits lead to the gateway, one without any takes one for this. Raises ExitFailed when
+        nothing is reached through any exit of the pool: then all stays as it is.
+        """
+        lease = await (self._last_lease(place) if self.is_stranded(place) else self.lease(place))
+        gateway = self.bound(place, lease, mine)
         for step in steps:
             await step(gateway)
         await exits.release(self._app, place.address.tenant, place.id, self._now())
@@ -178,6 +183,32 @@ class Moves:
         way = await self._way(place)
         gateway = self._gateways.session(place.server, place.address, way, may_move=mine.check)
         return gateway, await self._assert(gateway, self.config(place, way))
+
+    async def _last_lease(self, place: Place) -> Lease:
+        """Find the exit for the calls that end a session: its own, or another one if that is dead.
+
+        Else a session whose exit died for good could never be stopped. The dead one's address is kept from
+        everybody as long as the provider may keep it, for the session may still be out there.
+        """
+        tenant, now, uuid = place.address.tenant, self._now(), self._new_uuid()
+        lease = await exits.take(self._app, tenant, place.id, self.pools, self._new_uuid(), now)
+        try:
+            await self._gateways.look(lease.way)
+        except ExitFailed:
+            pool = self.pools[lease.pool]
+            try:
+                await self._gateways.look(Way(lease.pool, identity(pool, new_identifier(uuid, now))))
+            except ExitFailed:
+                await exits.fail(self._app, tenant, lease, now)
+                raise
+            if lease.address is not None:
+                until = now + timedelta(minutes=pool.sticky_minutes)
+                await exits.quarantine(self._app, tenant, place.id, until, now)
+            await exits.release(self._app, tenant, place.id, now)
+            lease = await exits.take(self._app, tenant, place.id, self.pools, uuid, now)
+        except GatewayUnavailable:
+            pass  # the check does not answer as it should; the exit may well do
+        return lease
 
     async def _way(self, place: Place) -> Way | None:
         """Take the session's exit and look where it comes out. Raises GatewayUnavailable if that is wrong."""
