@@ -322,6 +322,36 @@ async def test_while_the_whole_provider_is_away_a_session_keeps_its_exit(databas
         assert at.waha.session(address.session).status == "STOPPED"
 
 
+async def test_a_banned_address_is_left_and_nobody_gets_it_for_its_time(database: Urls) -> None:
+    async with desk(database) as at:
+        ann = await at.sessions.create(ANN, exit_pool="br")
+        bob = await at.sessions.create(BOB, exit_pool="br")
+        await at.sessions.start(ann)
+        [banned] = await at.sessions.leases(ann)
+        assert await at.sessions.banned(ann, START + timedelta(days=30)) == banned.address
+        assert at.waha.session(ann.session).status == "STOPPED"
+        identity = at.proxy.identity_at(banned.address)
+        at.proxy.fault(Drifts(onto=identity), times=1)
+        with pytest.raises(GatewayUnavailable, match="quarantined"):
+            await at.sessions.start(bob)
+        await at.sessions.start(ann)
+        [_, lease] = await at.sessions.leases(ann)
+        assert lease.address not in {None, banned.address}
+
+
+async def test_an_address_that_is_found_to_be_banned_after_the_stop_is_kept_too(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        assert await at.sessions.banned(address, START + timedelta(days=30)) is None, "it had none"
+        await at.sessions.start(address)
+        await at.sessions.stop(address)
+        [lease] = await at.sessions.leases(address)
+        assert await at.sessions.banned(address, START + timedelta(days=30)) == lease.address
+        at.proxy.fault(Drifts(onto=at.proxy.identity_at(lease.address)), times=1)
+        with pytest.raises(GatewayUnavailable, match="quarantined"):
+            await at.sessions.start(address)
+
+
 async def test_an_unknown_pool_is_refused(database: Urls) -> None:
     async with desk(database) as at:
         with pytest.raises(BadInput, match="no pool named 'us'"):

@@ -142,6 +142,10 @@ class Moves:
             await step(gateway)
         await exits.release(self._app, place.address.tenant, place.id, self._now())
 
+    async def quarantine(self, place: Place, until: datetime) -> str | None:
+        """Keep everybody from the address of a session's exit, as `exits.quarantine` does."""
+        return await exits.quarantine(self._app, place.address.tenant, place.id, until, self._now())
+
     def config(self, place: Place, way: Way | None) -> SessionConfig:
         """Write the configuration that a session must have, with the exit `way`."""
         key = self.keys.by_id.get(place.kid)
