@@ -25,6 +25,7 @@ import pytest
 import redis
 from hypothesis import settings
 
+from certificates import Certificate, make
 from databases import Database
 from e2e.town import Ground
 from wsm.sandbox.embedded import Embedded
@@ -81,6 +82,12 @@ def waha_fixtures() -> Path:
     if not named:
         pytest.skip("WSM_WAHA_FIXTURES names no folder with WAHA's samples and captures")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for 127.0.0.1."""
+    return make(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,15 @@
 import asyncio
 import base64
 import logging
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
 from behind_exits import PASSWORD, needs_exits
+from certificates import Certificate
 from scripted_gateway import cuts, cuts_in_mid_answer, gateway, hangs, says, speaks_something_else
 from waiting import wait_for
 from wsm.core.exits import Exit
@@ -43,34 +41,6 @@ pytestmark = needs_exits
 ANNA = "user-acme-country-br-session-anna-sessionduration-30"
 BIA = "user-acme-country-pt-session-bia"
 NOTHING_IS_SENT: list[Fault] = [Dead(), Refuses(), Hangs(), Answers502()]
-
-
-class Certificate:
-    """What proves that a target is 127.0.0.1, to those who know it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.key, self.file = folder / "key.pem", folder / "certificate.pem"
-
-    def shown(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.file, self.key)
-        return context
-
-    def trusted(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self.file)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    made = Certificate(tmp_path_factory.mktemp("tls"))
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=target", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(made.key), "-out", str(made.file)]
-    subprocess.run([openssl, "req", "-x509", *kind, *names, *files], check=True, capture_output=True)
-    return made
 
 
 @asynccontextmanager

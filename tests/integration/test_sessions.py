@@ -17,9 +17,9 @@ from waiting import wait_for
 from wsm.bootstrap import opened
 from wsm.control.moves import Keys, Moves
 from wsm.control.sessions import Sessions
-from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
+from wsm.core.errors import BadInput, ExitFailed, GatewayUnavailable, NotFound
 from wsm.core.ids import TenantId
-from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Whoami, direct
+from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Fault, Hangs, Refuses, Whoami, direct
 from wsm.sandbox.waha.server import WahaSandbox
 from wsm.store import fleet
 from wsm.store.database import Database
@@ -192,6 +192,164 @@ async def test_logging_out_and_deleting_release_the_exit(database: Urls) -> None
         leases = await at.sessions.leases(address)
         assert [lease.released_at is not None for lease in leases] == [True, True]
         assert (await at.now_at(ANN)).desired == "stopped"
+
+
+async def test_a_restart_puts_a_lost_proxy_back_before_anything_starts(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        session = at.waha.session(address.session)
+        assert session.config is not None
+        proxy = session.config["proxy"]
+        session.config = {name: value for name, value in session.config.items() if name != "proxy"}
+        await at.sessions.restart(address)
+        assert session.config["proxy"] == proxy
+        assert session.proxy == proxy, "it runs with it"
+
+
+async def test_a_stopped_session_is_restarted_with_an_exit_of_its_own(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        before = at.waha.session(address.session).proxy
+        await at.sessions.stop(address)
+        await at.sessions.restart(address)
+        lease = (await at.sessions.leases(address))[-1]
+        running = at.waha.session(address.session).proxy
+        assert lease.released_at is None
+        assert at.proxy.exit_of(running["username"]) == lease.address
+        assert running["username"] != before["username"], "who has that one now?"
+
+
+async def test_a_restart_through_an_exit_that_is_wrong_leaves_the_session_as_it_is(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
+        statuses = list(at.waha.session(address.session).statuses)
+        at.proxy.fault(Drifts())
+        with pytest.raises(GatewayUnavailable, match="drift"):
+            await at.sessions.restart(address)
+        assert at.waha.session(address.session).statuses == statuses
+
+
+@pytest.mark.parametrize("fault", [Dead(), Refuses(), Hangs()], ids=lambda fault: type(fault).__name__)
+async def test_an_exit_that_fails_is_written_down_as_dead_until_it_is_seen_to_live(
+    database: Urls, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsm.gateway.exits._LOOK_SECONDS", 0.3)
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        at.proxy.fault(fault)
+        with pytest.raises(ExitFailed):
+            await at.sessions.start(address)
+        [lease] = await at.sessions.leases(address)
+        assert (lease.trouble, lease.released_at) == ("dead", None)
+        assert lease.address is not None, "it is still held to where it was"
+        at.proxy.mend()
+        await at.sessions.start(address)
+        [lease] = await at.sessions.leases(address)
+        assert lease.trouble is None
+
+
+async def test_a_check_that_answers_nonsense_says_nothing_of_the_exit(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        pool = at.sessions._moves._gateways._pools["br"]
+        elsewhere = msgspec.structs.replace(pool, check_url=at.waha.base_url + "/ping")
+        at.sessions._moves._gateways._pools["br"] = elsewhere
+        with pytest.raises(GatewayUnavailable, match="names no address"):
+            await at.sessions.start(address)
+        [lease] = await at.sessions.leases(address)
+        assert lease.trouble is None
+
+
+async def test_a_session_that_was_never_made_there_can_be_logged_out_and_gives_its_exit_back(
+    database: Urls,
+) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        at.proxy.fault(Claims("US"))
+        with pytest.raises(GatewayUnavailable):
+            await at.sessions.start(address)
+        await at.sessions.logout(address)
+        [lease] = await at.sessions.leases(address)
+        assert lease.released_at is not None
+
+
+async def test_a_stopped_session_behind_a_public_route_is_deleted_through_an_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await at.sessions.stop(address)
+        await at.sessions.stop(address)
+        await at.sessions.delete(address)
+        assert address.session not in at.waha.world.sessions
+        assert all(lease.released_at is not None for lease in await at.sessions.leases(address))
+        assert "127.0.0.1" not in at.waha.callers
+
+
+async def test_a_session_whose_exit_died_for_good_is_stopped_through_another_one(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        identity = at.proxy.seen[-1].identity
+        at.proxy.fault(Dead(), of=identity)
+        await at.sessions.stop(address)
+        assert at.waha.session(address.session).status == "STOPPED"
+        first, last = await at.sessions.leases(address)
+        assert first.trouble == "quarantined", "nobody gets that address as long as it may be in use"
+        assert first.address != at.waha.callers[-1]
+        assert None not in {first.released_at, last.released_at}
+        assert "127.0.0.1" not in at.waha.callers
+        await at.sessions.start(address)
+
+
+async def test_while_the_whole_provider_is_away_a_session_keeps_its_exit(database: Urls) -> None:
+    async with desk(database) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await at.proxy.down()
+        with pytest.raises(ExitFailed):
+            await at.sessions.stop(address)
+        [lease] = await at.sessions.leases(address)
+        assert (lease.trouble, lease.released_at) == ("dead", None)
+        assert (await at.now_at(ANN)).desired == "stopped"
+        await at.proxy.up()
+        await at.sessions.stop(address)
+        assert at.waha.session(address.session).status == "STOPPED"
+
+
+async def test_a_banned_address_is_left_and_nobody_gets_it_for_its_time(database: Urls) -> None:
+    async with desk(database) as at:
+        ann = await at.sessions.create(ANN, exit_pool="br")
+        bob = await at.sessions.create(BOB, exit_pool="br")
+        await at.sessions.start(ann)
+        [banned] = await at.sessions.leases(ann)
+        assert await at.sessions.banned(ann, START + timedelta(days=30)) == banned.address
+        assert at.waha.session(ann.session).status == "STOPPED"
+        identity = at.proxy.identity_at(banned.address)
+        at.proxy.fault(Drifts(onto=identity), times=1)
+        with pytest.raises(GatewayUnavailable, match="quarantined"):
+            await at.sessions.start(bob)
+        await at.sessions.start(ann)
+        [_, lease] = await at.sessions.leases(ann)
+        assert lease.address not in {None, banned.address}
+
+
+async def test_an_address_that_is_found_to_be_banned_after_the_stop_is_kept_too(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        assert await at.sessions.banned(address, START + timedelta(days=30)) is None, "it had none"
+        await at.sessions.start(address)
+        await at.sessions.stop(address)
+        [lease] = await at.sessions.leases(address)
+        assert await at.sessions.banned(address, START + timedelta(days=30)) == lease.address
+        at.proxy.fault(Drifts(onto=at.proxy.identity_at(lease.address)), times=1)
+        with pytest.raises(GatewayUnavailable, match="quarantined"):
+            await at.sessions.start(address)
 
 
 async def test_an_unknown_pool_is_refused(database: Urls) -> None:

@@ -1,7 +1,7 @@
 """How identities are written for every provider, and what is refused before anybody is called."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,6 +16,7 @@ from wsm.core.exits import (
     exit_of,
     fault,
     identity,
+    look_every,
     new_identifier,
 )
 
@@ -119,3 +120,23 @@ def test_an_exit_is_where_it_was_and_where_it_should_be(
     found: Seen, before: str | None, wrong: str | None
 ) -> None:
     assert fault(found, before=before, country="br") == wrong
+
+
+@pytest.mark.parametrize(
+    ("provider", "sticky_minutes", "seconds"),
+    [("decodo", 1440, 300), ("decodo", 30, 300), ("decodo", 3, 90), ("oxylabs", 30, 30), ("oxylabs", 1, 30)],
+)
+def test_an_exit_is_looked_at_twice_before_it_is_dropped_or_moves(
+    provider: str, sticky_minutes: int, seconds: int
+) -> None:
+    pool = changed(provider=provider, sticky_minutes=sticky_minutes)
+    assert look_every(pool) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_provider_drops_an_identity_between_two_looks(provider: str) -> None:
+    its = PROVIDERS[provider]
+    for minutes in its.minutes or (1, 1440):
+        every = look_every(changed(provider=provider, sticky_minutes=minutes)).total_seconds()
+        assert every < minutes * 60
+        assert its.idle_seconds is None or every < its.idle_seconds

@@ -8,15 +8,15 @@ time: everything here that moves one is handed its leave, an `Owned`.
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from wsm.control.ownership import Owned, owned
-from wsm.core.errors import BadInput, GatewayRefused, GatewayUnavailable
-from wsm.core.exits import Pool, Way
+from wsm.core.errors import BadInput, ExitFailed, GatewayRefused, GatewayUnavailable
+from wsm.core.exits import Pool, Way, identity, new_identifier
 from wsm.core.ids import ServerName, SessionAddress, SessionName, TenantId
 from wsm.gateway.waha import Gateways, SessionConfig, WahaSession
 from wsm.store import exits
@@ -131,11 +131,20 @@ class Moves:
         await (gateway.start() if is_new else gateway.restart())
 
     async def halt(self, place: Place, mine: Owned, *steps: Callable[[WahaSession], Awaitable[None]]) -> None:
-        """Take a session out of service at its gateway by these steps, and then its exit from it."""
-        gateway = self.bound(place, await self.lease(place), mine)
+        """Take a session out of service at its gateway by these steps, and then its exit from it.
+
+        Where only exits lead to the gateway, one without any takes one for this. Raises ExitFailed when
+        nothing is reached through any exit of the pool: then all stays as it is.
+        """
+        lease = await (self._last_lease(place) if self.is_stranded(place) else self.lease(place))
+        gateway = self.bound(place, lease, mine)
         for step in steps:
             await step(gateway)
         await exits.release(self._app, place.address.tenant, place.id, self._now())
+
+    async def quarantine(self, place: Place, until: datetime) -> str | None:
+        """Keep everybody from the address of a session's exit, as `exits.quarantine` does."""
+        return await exits.quarantine(self._app, place.address.tenant, place.id, until, self._now())
 
     def config(self, place: Place, way: Way | None) -> SessionConfig:
         """Write the configuration that a session must have, with the exit `way`."""
@@ -153,15 +162,22 @@ class Moves:
     async def look_at_exit(self, place: Place, lease: Lease) -> Lease:
         """Look where an exit comes out and keep it; return the lease as it is then, its `trouble` too.
 
-        Raises GatewayUnavailable when it cannot be looked at; blocks as `Gateways.look` does.
+        What is wrong stands in the lease then: nothing is sent until a later look finds it in order. Raises
+        ExitFailed when nothing is reached through it, and GatewayUnavailable when the service that tells does
+        not; blocks as `Gateways.look` does.
         """
+        try:
+            seen = await self._gateways.look(lease.way)
+        except ExitFailed:
+            await exits.fail(self._app, place.address.tenant, lease, self._now())
+            raise
         return await exits.judge(
             self._app,
             self._system,
             place.address.tenant,
             lease,
             country=self.pools[lease.pool].country,
-            seen=await self._gateways.look(lease.way),
+            seen=seen,
             now=self._now(),
         )
 
@@ -171,6 +187,32 @@ class Moves:
         way = await self._way(place)
         gateway = self._gateways.session(place.server, place.address, way, may_move=mine.check)
         return gateway, await self._assert(gateway, self.config(place, way))
+
+    async def _last_lease(self, place: Place) -> Lease:
+        """Find the exit for the calls that end a session: its own, or another one if that is dead.
+
+        Else a session whose exit died for good could never be stopped. The dead one's address is kept from
+        everybody as long as the provider may keep it, for the session may still be out there.
+        """
+        tenant, now, uuid = place.address.tenant, self._now(), self._new_uuid()
+        lease = await exits.take(self._app, tenant, place.id, self.pools, self._new_uuid(), now)
+        try:
+            await self._gateways.look(lease.way)
+        except ExitFailed:
+            pool = self.pools[lease.pool]
+            try:
+                await self._gateways.look(Way(lease.pool, identity(pool, new_identifier(uuid, now))))
+            except ExitFailed:
+                await exits.fail(self._app, tenant, lease, now)
+                raise
+            if lease.address is not None:
+                until = now + timedelta(minutes=pool.sticky_minutes)
+                await exits.quarantine(self._app, tenant, place.id, until, now)
+            await exits.release(self._app, tenant, place.id, now)
+            lease = await exits.take(self._app, tenant, place.id, self.pools, uuid, now)
+        except GatewayUnavailable:
+            pass  # the check does not answer as it should; the exit may well do
+        return lease
 
     async def _way(self, place: Place) -> Way | None:
         """Take the session's exit and look where it comes out. Raises GatewayUnavailable if that is wrong."""

@@ -5,6 +5,7 @@ moved by somebody else just now is refused with SessionBusy; to ask again is saf
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 from wsm.control.moves import Moves, Place, place_of
@@ -87,6 +88,18 @@ class Sessions:
         """Unlink the phone and let the gateway forget the session; wsm's history stays."""
         await self._end(address, WahaSession.delete)
         log.warning("session_deleted", tenant=address.tenant, session=address.session)
+
+    async def banned(self, address: SessionAddress, until: datetime) -> str | None:
+        """Stop a session that WhatsApp banned, and keep everybody from its address until then.
+
+        Returns which address that is: the one that it has, or had last; None when it never had one. The next
+        start takes another exit, and refuses as long as the provider answers with an address in quarantine.
+        Safe to repeat; when the gateway cannot be reached the address is kept already.
+        """
+        kept = await self._moves.quarantine(await self._place(address), until)
+        await self._end(address, WahaSession.stop)
+        log.warning("session_banned", tenant=address.tenant, session=address.session)
+        return kept
 
     async def look(self, address: SessionAddress) -> SessionInfo:
         """Ask the gateway how the session is."""

@@ -13,6 +13,7 @@
         ├── LaneBusy             another turn of the same tenant holds his lock for too long
         ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
         ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
+        │   └── ExitFailed       nothing was reached through the session's exit
         ├── SessionBusy          another process moves this session
         └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
 
@@ -93,6 +94,10 @@ class StoreUnavailable(Unavailable):
 
 class GatewayUnavailable(Unavailable):
     """The gateway was not reached, or its session is not working; nothing was sent."""
+
+
+class ExitFailed(GatewayUnavailable):
+    """The session's exit is dead, refuses the password or hangs; nothing was reached through it."""
 
 
 class SessionBusy(Unavailable):

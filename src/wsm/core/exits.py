@@ -15,7 +15,7 @@ import hashlib
 import re
 import string
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ _SAFE = re.compile(r"[A-Za-z0-9._~-]+\Z")
 _ENDPOINT = re.compile(r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):(?P<port>[1-9][0-9]{0,4})\Z")
 _COUNTRY = re.compile(r"[a-z]{2}\Z")
 _FIELDS = frozenset({"user", "password", "country", "COUNTRY", "session", "minutes"})
+_LOOK_EVERY = timedelta(minutes=5)
 _MOST_PORT = 65_535
 _MOST_CHARACTERS = 255  # of a user name, and of a password: what RFC 1929 allows, and every proxy takes
 
@@ -180,6 +181,19 @@ def exit_of(pool: Pool, session: str) -> Exit:
 def check_pool(pool: Pool) -> None:
     """Raise BadInput, naming the field and the reason, unless sessions can get exits from a pool."""
     exit_of(pool, identity(pool, "chip"))
+
+
+def look_every(pool: Pool) -> timedelta:
+    """How often an exit is to be looked at while its session runs: it is found out that way when it moves.
+
+    A look is also a sign of life. So it comes twice at least before the provider would drop an identity that
+    is silent, or has kept one for as long as it was asked to; every 5 minutes where neither is sooner.
+    """
+    patience = [_LOOK_EVERY, timedelta(minutes=pool.sticky_minutes) / 2]
+    idle_seconds = _provider(pool).idle_seconds
+    if idle_seconds is not None:
+        patience.append(timedelta(seconds=idle_seconds) / 2)
+    return min(patience)
 
 
 def fault(found: Seen, *, before: str | None, country: str) -> str | None:

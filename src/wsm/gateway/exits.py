@@ -6,19 +6,22 @@ import ipaddress
 import httpx
 import msgspec
 
-from wsm.core.errors import GatewayUnavailable
+from wsm.core.errors import ExitFailed, GatewayUnavailable
 from wsm.core.exits import Seen
 from wsm.gateway.client import CONNECT_SECONDS
 
 _LOOK_SECONDS = 15.0
 _ANSWER_BYTES = 64 * 1024
+_OF_A_PROXY = frozenset({502, 503, 504})
+"""What a proxy answers that reaches nothing, where it forwards and makes no tunnel."""
 
 
 async def look(http: httpx.AsyncClient, check_url: str) -> Seen:
     """Ask from which address and country one comes.
 
-    Raises GatewayUnavailable with a reason that repeats no secret: the exit is dead, refuses the password or
-    hangs, or the service does not answer as it should. Blocks for 15 s at most.
+    Raises ExitFailed when nothing is reached through the exit: it is dead, refuses the password or hangs.
+    Raises GatewayUnavailable when the service answers otherwise than it should, which says nothing of the
+    exit. Neither text repeats a secret. Blocks for 15 s at most.
     """
     try:
         async with (
@@ -33,14 +36,16 @@ async def look(http: httpx.AsyncClient, check_url: str) -> Seen:
                 if len(content) > _ANSWER_BYTES:
                     raise GatewayUnavailable("exit: the check answers too much")
     except (TimeoutError, httpx.TimeoutException) as exc:
-        raise GatewayUnavailable("exit: no answer in time") from exc
+        raise ExitFailed("exit: no answer in time") from exc
     except httpx.ProxyError as exc:
         refused = str(exc).startswith("407")
-        raise GatewayUnavailable(f"exit: {'refuses the password' if refused else 'refused'}") from exc
+        raise ExitFailed(f"exit: {'refuses the password' if refused else 'refused'}") from exc
     except httpx.HTTPError as exc:
-        raise GatewayUnavailable(f"exit: {type(exc).__name__}") from exc
+        raise ExitFailed(f"exit: {type(exc).__name__}") from exc
     if response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
-        raise GatewayUnavailable("exit: refuses the password")
+        raise ExitFailed("exit: refuses the password")
+    if response.status_code in _OF_A_PROXY:
+        raise ExitFailed(f"exit: answered {response.status_code}")
     if not response.is_success:
         raise GatewayUnavailable(f"exit: the check answered {response.status_code}")
     return _read(content)

@@ -141,15 +141,35 @@ class Server:
         return _judged(call, status, content)
 
 
+class _Departure:
+    """Whether a request is on its way: not before there is a connection, with TLS and through an exit.
+
+    limit  ends a call that has none after `CONNECT_SECONDS`; from the departure on, after the call's time
+    """
+
+    limit: asyncio.Timeout
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.is_over = False
+
+    async def trace(self, event: str, about: dict[str, Any]) -> None:
+        """Hear what httpcore does. What it asks an exit, CONNECT, is no request of ours."""
+        if event == "http11.send_request_headers.started" and about["request"].method != b"CONNECT":
+            self.is_over = True
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+
 async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
     """Send and read: the status and the body, whatever they are."""
     limits = httpx.Timeout(call.seconds, connect=CONNECT_SECONDS)
     headers = {"Accept": call.accept}
     if call.body is not None:
         headers["Content-Type"] = "application/json"
+    departure = _Departure(call.seconds)
     try:
         async with (
-            asyncio.timeout(call.seconds + CONNECT_SECONDS),
+            asyncio.timeout(CONNECT_SECONDS) as departure.limit,
             client.stream(
                 call.method,
                 call.path,
@@ -157,6 +177,7 @@ async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
                 content=None if call.body is None else msgspec.json.encode(call.body),
                 headers=headers,
                 timeout=limits,
+                extensions={"trace": departure.trace},
             ) as response,
         ):
             content = b""
@@ -166,10 +187,10 @@ async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
                     raise _uncertain(call, "answer too long")
     except _NO_CONNECTION as exc:
         raise NotReached(f"not reached: {type(exc).__name__}") from exc
-    except (TimeoutError, httpx.TimeoutException) as exc:
-        raise _uncertain(call, "no answer in time") from exc
-    except httpx.HTTPError as exc:
-        raise _uncertain(call, f"connection broken: {type(exc).__name__}") from exc
+    except (TimeoutError, httpx.HTTPError) as exc:
+        if departure.is_over:
+            raise _broken(call, exc) from exc
+        raise NotReached(f"not reached: {type(exc).__name__}") from exc
     return response.status_code, content
 
 
@@ -188,6 +209,12 @@ def _judged(call: Call, status: int, content: bytes) -> Answer:
     if httpx.codes.is_client_error(status) or status == _NOT_IMPLEMENTED or reason in _REFUSED_FOR_GOOD:
         raise GatewayRefused(status, reason)
     raise _uncertain(call, f"gateway answered {status}: {reason}")
+
+
+def _broken(call: Call, exc: Exception) -> OutcomeUnknown | Transient:
+    if isinstance(exc, TimeoutError | httpx.TimeoutException):
+        return _uncertain(call, "no answer in time")
+    return _uncertain(call, f"connection broken: {type(exc).__name__}")
 
 
 def _uncertain(call: Call, text: str) -> OutcomeUnknown | Transient:

@@ -179,8 +179,12 @@ class WahaSession:
         await self._control("restart", "POST", f"/api/sessions/{self._name}/restart", {})
 
     async def logout(self) -> None:
-        """Unlink the phone; the session asks for another one if it ran."""
-        await self._control("logout", "POST", f"/api/sessions/{self._name}/logout", {})
+        """Unlink the phone; the session asks for another one if it ran. An unknown one has none."""
+        try:
+            await self._control("logout", "POST", f"/api/sessions/{self._name}/logout", {})
+        except GatewayRefused as exc:
+            if exc.status != _NOT_FOUND or exc.reason == "no_such_call":
+                raise
 
     async def start(self) -> None:
         """Start the session; one that runs stays as it is, which some versions call a refusal."""

@@ -121,6 +121,18 @@ async def judge(
         return await _keep(database, tenant, shared, seen, now)
 
 
+async def fail(database: Database, tenant: TenantId, lease: Lease, now: datetime) -> Lease:
+    """Keep that nothing was reached through an exit, `dead`, and return the lease as it is then.
+
+    Nothing leaves through it until `judge` finds it in order again, at the address where it was. Raises
+    BadInput when it ended meanwhile. Safe to repeat.
+    """
+    async with database.transaction(tenant, now) as transaction:
+        if not await transaction.run("fail_lease", id=lease.id):
+            raise BadInput("lease", "it has ended")
+    return msgspec.structs.replace(lease, trouble="dead", verified_at=now)
+
+
 async def _keep(database: Database, tenant: TenantId, lease: Lease, seen: Seen, now: datetime) -> Lease:
     values = {"address": lease.address, "country": seen.country, "trouble": lease.trouble}
     async with database.transaction(tenant, now) as transaction:
@@ -137,10 +149,15 @@ async def release(database: Database, tenant: TenantId, session: int, now: datet
 
 async def quarantine(
     database: Database, tenant: TenantId, session: int, until: datetime, now: datetime
-) -> bool:
-    """Keep everybody from the address that the session has, until then: it was banned there."""
+) -> str | None:
+    """Keep everybody, the session too, from the address that it has or had last, until then. Returns which.
+
+    None when it never had one. What is leased there already is in trouble from its next `judge` on, the
+    session's own lease at once.
+    """
     async with database.transaction(tenant, now) as transaction:
-        return bool(await transaction.run("quarantine_lease", session=session, until=until))
+        row = await transaction.row("quarantine_lease", session=session, until=until)
+        return None if row is None else str(row.address)
 
 
 async def history(database: Database, tenant: TenantId, session: int) -> list[Any]:

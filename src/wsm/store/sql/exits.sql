@@ -14,12 +14,16 @@ from proxy_leases where session_id = %(session)s and released_at is null
 update proxy_leases set exit_ip = %(address)s, country = %(country)s, trouble = %(trouble)s, verified_at = %(now)s
 where id = %(id)s and released_at is null
 
+-- name: fail_lease
+update proxy_leases set trouble = 'dead', verified_at = %(now)s where id = %(id)s and released_at is null
+
 -- name: release_lease
 update proxy_leases set released_at = %(now)s where session_id = %(session)s and released_at is null
 
 -- name: quarantine_lease
 update proxy_leases set quarantined_until = %(until)s, trouble = 'quarantined'
-where session_id = %(session)s and released_at is null and exit_ip is not null
+where id = (select max(id) from proxy_leases where session_id = %(session)s and exit_ip is not null)
+returning host(exit_ip) as address
 
 -- name: quarantined
 select from proxy_leases where exit_ip = %(address)s and quarantined_until > %(now)s limit 1
