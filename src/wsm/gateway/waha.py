@@ -24,12 +24,24 @@ from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
 from wsm.gateway.server import Answer, Call, Server, Transient
 
-__all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
+__all__ = [
+    "ALL_CHATS",
+    "EVENTS",
+    "Found",
+    "Gateways",
+    "SessionConfig",
+    "SessionInfo",
+    "WahaSession",
+    "webhook_config",
+]
 
 _CONTROL_SECONDS = 45.0
 """For a session's start, stop and the like: WAHA waits 5 s for the session's lock and works 30 s at most."""
+ALL_CHATS = ChatId("all")
+"""What stands for every chat (GOWS, NOWEB)."""
 _PAGE = 100
 _PAGES = 20
+_CHATS_PAGE = 20  # WAHA looks for the picture of each
 _NOT_IMPLEMENTED = 501
 _UNPROCESSABLE = 422
 _NOT_FOUND = 404
@@ -120,23 +132,30 @@ class WahaSession:
         Evidence for engines without own ids: matching by text is a guess. Raises GatewayUnavailable when
         there are more than can be listed, for half a list proves nothing.
         """
-        path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
-        query = {
-            "filter.fromMe": "true",
-            "filter.timestamp.gte": str(since_s),
-            "sortOrder": "desc",
-            "downloadMedia": "false",
-            "limit": str(_PAGE),
-        }
+        query = {"filter.fromMe": "true", "sortOrder": "desc"}
         listed: list[Found] = []
         for page in range(_PAGES):
-            answer = await self._look("own_messages", path, {**query, "offset": str(page * _PAGE)})
-            if not isinstance(answer, list):
-                raise GatewayUnavailable("unreadable answer")
+            answer = await self._messages("own_messages", chat, since_s, page, query)
             if not answer:
                 return listed
             listed += [message for message in map(answers.found, answer) if message]
         raise GatewayUnavailable("too many messages to look through")
+
+    async def messages(self, chat: ChatId, since_s: int, page: int) -> list[object]:
+        """List a page of what was said in a chat, by anybody, since a time in seconds, the oldest first.
+
+        As WAHA has it, without media files. Pages count from 0; the first that is empty is the last.
+        """
+        return await self._messages("messages", chat, since_s, page, {"sortOrder": "asc"})
+
+    async def chats(self, page: int) -> list[tuple[ChatId, int | None]]:
+        """List a page of the chats, the last active first, with the times of their last messages in seconds.
+
+        None for a time that WAHA does not tell. Pages count from 0; the first that is empty is the last.
+        """
+        query = {"limit": str(_CHATS_PAGE), "offset": str(page * _CHATS_PAGE)}
+        listed = _listed(await self._look("chats", f"/api/{self._name}/chats/overview", query))
+        return [chat for chat in map(answers.chat, listed) if chat]
 
     async def send_seen(self, chat: ChatId) -> None:
         """Mark the chat's messages as read."""
@@ -218,6 +237,15 @@ class WahaSession:
         if not isinstance(text, str):
             raise GatewayUnavailable("unreadable answer")
         return text
+
+    async def _messages(
+        self, op: str, chat: ChatId, since_s: int, page: int, more: Mapping[str, str]
+    ) -> list[object]:
+        """List a page of a chat: offsets grow by the limit, also when fewer came (CONTRACT 7.5)."""
+        path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
+        query = {"filter.timestamp.gte": str(since_s), "downloadMedia": "false",
+                 "limit": str(_PAGE), "offset": str(page * _PAGE)}  # fmt: skip
+        return _listed(await self._look(op, path, {**query, **more}))
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
@@ -356,6 +384,12 @@ class Gateways:
         if pool is None:
             raise GatewayUnavailable("no such pool of exits is configured")
         return exit_of(pool, way.identity)
+
+
+def _listed(answer: object) -> list[object]:
+    if not isinstance(answer, list):
+        raise GatewayUnavailable("unreadable answer")
+    return answer
 
 
 @contextmanager
