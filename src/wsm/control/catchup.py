@@ -1,9 +1,9 @@
 """Catch-up: what a session missed is fetched from its gateway and enters at the front door.
 
 WAHA keeps the webhooks that it could not deliver in memory (CONTRACT 5.3): its death loses them, and the
-messages stand in its history alone. From a while before the last one that was heard, the oldest first, they are
-fetched; what no turn has counted goes into the mailbox as the webhook that should have brought it, under the
-same key. So whichever of the two comes first counts, and the other is a duplicate.
+messages stand in its history alone. They are fetched from a while before the last one that was heard, the
+oldest first; what no turn has counted goes into the mailbox as the webhook that should have brought it,
+under the same key. So whichever of the two comes first counts, and the other is a duplicate.
 
 Bounded by age, number, chats and time. Safe to repeat, and to break off anywhere: the mark from which it
 begins moves only when everything has entered. Acks, edits, reactions and votes are not fetched.
@@ -144,7 +144,7 @@ class CatchUp:
             await self._enter(its, await self._missed(its, said))
 
     async def _by_chats(self, its: _Haul) -> None:
-        """Go through the chats one by one. Nothing enters before all are known: who wrote first stands first."""
+        """Go through the chats one by one. Nothing enters before all were read: first come, first served."""
         missed: list[_Missed] = []
         for chat in await self._active(its):
             for page in itertools.count():
@@ -212,9 +212,7 @@ class CatchUp:
         for first in range(0, len(missed), _BATCH):
             verdicts = await self._accept(
                 [
-                    Offer(
-                        its.address.tenant, its.address.session, Origin.CATCH_UP, self._now_ms(), each.body
-                    )
+                    Offer(its.address.tenant, its.address.session, Origin.CATCH_UP, self._now_ms(), each.body)
                     for each in missed[first : first + _BATCH]
                 ]
             )

@@ -243,9 +243,9 @@ class WahaSession:
     ) -> list[object]:
         """List a page of a chat: offsets grow by the limit, also when fewer came (CONTRACT 7.5)."""
         path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
-        query = {"filter.timestamp.gte": str(since_s), "downloadMedia": "false",
-                 "limit": str(_PAGE), "offset": str(page * _PAGE)}  # fmt: skip
-        return _listed(await self._look(op, path, {**query, **more}))
+        cut = {"filter.timestamp.gte": str(since_s), "downloadMedia": "false",
+               "limit": str(_PAGE), "offset": str(page * _PAGE)}  # fmt: skip
+        return _listed(await self._look(op, path, {**more, **cut}))
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""

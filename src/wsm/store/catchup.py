@@ -19,7 +19,8 @@ async def heard(database: Database, tenant: TenantId, session_id: int) -> Any:
 async def known(database: Database, tenant: TenantId, session_id: int, keys: Collection[str]) -> set[str]:
     """Return which of these keys turns have counted. What still lies in the mailbox is not among them."""
     async with database.transaction(tenant) as transaction:
-        return {row.key for row in await transaction.rows("known_keys", id=session_id, keys=list(keys))}
+        rows = await transaction.rows("known_keys", session=session_id, keys=list(keys))
+        return {row.key for row in rows}
 
 
 async def heard_all(database: Database, tenant: TenantId, session_id: int, until_ms: int) -> None:
