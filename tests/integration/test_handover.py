@@ -47,13 +47,6 @@ async def test_a_full_mailbox_refuses_its_tenant_alone_and_wsms_own_entries_pass
         assert (await handover.depth()).entries == 7
 
 
-async def test_what_is_fetched_from_waha_stops_where_its_webhooks_do(redis_url: str) -> None:
-    limits = Limits(tenant_entries=1, tenant_bytes=100, all_bytes=150, quarantine_entries=10)
-    async with opened(redis_url, limits=limits) as (handover, _):
-        fetched = [offer(body, origin=Origin.CATCH_UP) for body in (b"1", b"2")]
-        assert await handover.accept(fetched) == [Verdict.ACCEPTED, Verdict.TENANT_FULL]
-
-
 async def test_what_belongs_to_no_session_is_kept_in_a_capped_quarantine(redis_url: str) -> None:
     async with opened(redis_url) as (handover, redis):
         misfit = Misfit("default", "user_9", "unknown_session", START_MS, b"{}")

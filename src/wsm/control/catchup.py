@@ -18,7 +18,8 @@ import msgspec
 from wsm.core.errors import GatewayRefused, MailboxFull, NotFound
 from wsm.core.events import MessageReceived, Origin
 from wsm.core.ids import ChatId, EntryId, SessionAddress
-from wsm.gateway.waha import ALL_CHATS, WahaSession
+from wsm.gateway.history import ALL_CHATS
+from wsm.gateway.waha import WahaSession
 from wsm.store import catchup
 from wsm.store.database import Database
 from wsm.streams.handover import Offer, Verdict
@@ -138,7 +139,7 @@ class CatchUp:
         for page in itertools.count():
             if self._is_over(its, held=0):
                 return
-            said = await its.gateway.messages(ALL_CHATS, its.since_s, page)
+            said = await its.gateway.history.messages(ALL_CHATS, its.since_s, page)
             if not said:
                 return
             await self._enter(its, await self._missed(its, said))
@@ -150,7 +151,7 @@ class CatchUp:
             for page in itertools.count():
                 if self._is_over(its, held=len(missed)):
                     break
-                said = await its.gateway.messages(chat, its.since_s, page)
+                said = await its.gateway.history.messages(chat, its.since_s, page)
                 if not said:
                     break
                 missed += await self._missed(its, said)
@@ -162,7 +163,7 @@ class CatchUp:
         for page in itertools.count():
             if self._is_over(its, held=0):
                 break
-            listed = await its.gateway.chats(page)
+            listed = await its.gateway.history.chats(page)
             newer = [chat for chat, last_s in listed if last_s is None or last_s >= its.since_s]
             if not newer:
                 break

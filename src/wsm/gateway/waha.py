@@ -22,33 +22,24 @@ from wsm.gateway import answers, client, exits
 from wsm.gateway.answers import Found, SessionInfo
 from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
+from wsm.gateway.history import History
 from wsm.gateway.server import Answer, Call, Server, Transient
 
-__all__ = [
-    "ALL_CHATS",
-    "EVENTS",
-    "Found",
-    "Gateways",
-    "SessionConfig",
-    "SessionInfo",
-    "WahaSession",
-    "webhook_config",
-]
+__all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
 
 _CONTROL_SECONDS = 45.0
 """For a session's start, stop and the like: WAHA waits 5 s for the session's lock and works 30 s at most."""
-ALL_CHATS = ChatId("all")
-"""What stands for every chat (GOWS, NOWEB)."""
-_PAGE = 100
 _PAGES = 20
-_CHATS_PAGE = 20  # WAHA looks for the picture of each
 _NOT_IMPLEMENTED = 501
 _UNPROCESSABLE = 422
 _NOT_FOUND = 404
 
 
 class WahaSession:
-    """One session of one tenant, through its own client, which is lent for each call."""
+    """One session of one tenant, through its own client, which is lent for each call.
+
+    history  what the gateway keeps of its chats
+    """
 
     def __init__(
         self,
@@ -69,6 +60,7 @@ class WahaSession:
         self._look_seconds = look_timeout_seconds
         self._may_move = may_move
         self._name = quote(address.session, safe="")
+        self.history = History(f"/api/{self._name}/chats", self._look)
 
     async def new_message_id(self) -> BareId | None:
         """Reserve a bare id for a message to send; None where the engine (501) or an old WAHA has none.
@@ -132,30 +124,13 @@ class WahaSession:
         Evidence for engines without own ids: matching by text is a guess. Raises GatewayUnavailable when
         there are more than can be listed, for half a list proves nothing.
         """
-        query = {"filter.fromMe": "true", "sortOrder": "desc"}
         listed: list[Found] = []
         for page in range(_PAGES):
-            answer = await self._messages("own_messages", chat, since_s, page, query)
+            answer = await self.history.own(chat, since_s, page)
             if not answer:
                 return listed
             listed += [message for message in map(answers.found, answer) if message]
         raise GatewayUnavailable("too many messages to look through")
-
-    async def messages(self, chat: ChatId, since_s: int, page: int) -> list[object]:
-        """List a page of what was said in a chat, by anybody, since a time in seconds, the oldest first.
-
-        As WAHA has it, without media files. Pages count from 0; the first that is empty is the last.
-        """
-        return await self._messages("messages", chat, since_s, page, {"sortOrder": "asc"})
-
-    async def chats(self, page: int) -> list[tuple[ChatId, int | None]]:
-        """List a page of the chats, the last active first, with the times of their last messages in seconds.
-
-        None for a time that WAHA does not tell. Pages count from 0; the first that is empty is the last.
-        """
-        query = {"limit": str(_CHATS_PAGE), "offset": str(page * _CHATS_PAGE)}
-        listed = _listed(await self._look("chats", f"/api/{self._name}/chats/overview", query))
-        return [chat for chat in map(answers.chat, listed) if chat]
 
     async def send_seen(self, chat: ChatId) -> None:
         """Mark the chat's messages as read."""
@@ -237,15 +212,6 @@ class WahaSession:
         if not isinstance(text, str):
             raise GatewayUnavailable("unreadable answer")
         return text
-
-    async def _messages(
-        self, op: str, chat: ChatId, since_s: int, page: int, more: Mapping[str, str]
-    ) -> list[object]:
-        """List a page of a chat: offsets grow by the limit, also when fewer came (CONTRACT 7.5)."""
-        path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
-        cut = {"filter.timestamp.gte": str(since_s), "downloadMedia": "false",
-               "limit": str(_PAGE), "offset": str(page * _PAGE)}  # fmt: skip
-        return _listed(await self._look(op, path, {**more, **cut}))
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
@@ -384,12 +350,6 @@ class Gateways:
         if pool is None:
             raise GatewayUnavailable("no such pool of exits is configured")
         return exit_of(pool, way.identity)
-
-
-def _listed(answer: object) -> list[object]:
-    if not isinstance(answer, list):
-        raise GatewayUnavailable("unreadable answer")
-    return answer
 
 
 @contextmanager
