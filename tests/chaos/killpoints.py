@@ -39,6 +39,7 @@ WAY = (
 """The modules that a message passes, from the socket to the gateway and back."""
 
 ASIDE = {
+    "wsm.gateway.environment": "asks what a server was started with, for commands of people",
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.catchup": "keeps what was heard of sessions, beside the messages",
