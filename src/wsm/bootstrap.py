@@ -176,7 +176,12 @@ def run_worker(settings: Settings) -> None:
                 name,
                 handover(settings, redis),
                 database,
-                Turns(database, clock=utc_now, stale_after=timedelta(days=settings.stale_days)),
+                Turns(
+                    database,
+                    clock=utc_now,
+                    stale_after=timedelta(days=settings.stale_days),
+                    answer_backfilled_within=timedelta(minutes=settings.answer_backfilled_minutes),
+                ),
                 Deliveries(
                     database,
                     gateways,

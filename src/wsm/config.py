@@ -133,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     send_timeout_seconds: Seconds = 150.0
     evidence_seconds: Seconds = 180.0
     stale_days: Annotated[int, Meta(ge=2, le=3650)] = 60  # WAHA repeats for up to 44 hours
+    catch_up_hours: Annotated[int, Meta(ge=1, le=720)] = 72
+    answer_backfilled_minutes: Annotated[int, Meta(ge=0, le=10_080)] = 30
 
     def __repr__(self) -> str:
         return "Settings(…)"
@@ -245,6 +247,13 @@ def _check(settings: Settings) -> None:
             check_pool(pool)
         except BadInput as exc:
             raise BadInput(f"exits.{name}.{exc.field}", exc.reason) from None
+    _check_sizes(settings)
+
+
+def _check_sizes(settings: Settings) -> None:
+    """Refuse what does not fit to another setting."""
+    if settings.catch_up_hours > settings.stale_days * 24:
+        raise BadInput("catch_up_hours", "reaches back behind stale_days: what was seen before is forgotten")
     for field in _HOLD_A_BODY:
         if getattr(settings, field) < settings.body_limit_bytes:
             raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")

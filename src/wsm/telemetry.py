@@ -54,6 +54,11 @@ GATEWAY_REQUESTS = Counter(
 GATEWAY_SECONDS = Histogram(
     "wsm_gateway_seconds", "Duration of gateway calls, by operation.", ["op"], buckets=_SLOW
 )
+CAUGHT_UP = Counter(
+    "wsm_caught_up_messages",
+    "Messages fetched for sessions that came back, by what became of them: known, entered.",
+    ["result"],
+)
 
 SWEEPS = Counter("wsm_sweep_findings", "What SWEEP repaired, by finding.", ["finding"])
 CLOCK_LEADER = Gauge("wsm_clock_leader", "1 in the clock that leads, 0 in those that stand by.")
@@ -84,7 +89,7 @@ SESSION_REPAIRS = Counter(
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
-    GATEWAY_REQUESTS, GATEWAY_SECONDS,
+    GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
     OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS, SESSIONS, SESSION_ALARMS, SESSION_REPAIRS,

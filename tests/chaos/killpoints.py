@@ -31,6 +31,7 @@ WAY = (
     "wsm.store.months",
     "wsm.store.outbox",
     "wsm.gateway.clients",
+    "wsm.gateway.history",
     "wsm.gateway.server",
     "wsm.gateway.waha",
     "wsm.clock.clock",
@@ -38,8 +39,10 @@ WAY = (
 """The modules that a message passes, from the socket to the gateway and back."""
 
 ASIDE = {
+    "wsm.gateway.environment": "asks what a server was started with, for commands of people",
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
+    "wsm.store.catchup": "keeps what was heard of sessions, beside the messages",
     "wsm.store.exits": "leases exits to sessions, beside the messages",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.owners": "leases sessions to who moves them, beside the messages",

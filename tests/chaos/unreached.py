@@ -10,6 +10,7 @@ _MOVES = "moves a session or looks at it, beside the messages; who dies there is
 _LATER = "nothing calls it yet but the sandbox, which makes sessions"
 _REPLICAS = "only with `wait_replicas`, which the fail-over asks for"
 _BY_ID = "only with an engine that takes chosen ids"
+_CATCH_UP = "only a catch-up asks for it, beside the messages"
 _BY_TEXT = "only with an engine that takes none"
 
 UNREACHED = {
@@ -35,6 +36,8 @@ UNREACHED = {
     "gateway.waha:WahaSession.delete#*": _MOVES,
     "gateway.waha:WahaSession.qr#*": _MOVES,
     "gateway.waha:WahaSession._control#*": _MOVES,
+    "gateway.history:History.messages#*": _CATCH_UP,
+    "gateway.history:History.chats#*": _CATCH_UP,
     "gateway.clients:Clients.use#1.*": "only with more sessions than clients are kept",
     "gateway.clients:Clients._close_idle#*": "only with more sessions than clients are kept",
     "gateway.waha:Gateways.look#*": _MOVES,
@@ -45,6 +48,8 @@ UNREACHED = {
 
 _BY_TEXT_ALONE = {
     "gateway.waha:WahaSession.own_messages#*": _BY_TEXT,
+    "gateway.history:History.own#*": _BY_TEXT,
+    "gateway.history:History._page#*": _BY_TEXT,
     "worker.deliver:Deliveries._found#[23].*": _BY_TEXT,
     "store.outbox:unknown_own#*": _BY_TEXT,
 }

@@ -32,6 +32,7 @@ from scripted_gateway import (
 from waiting import wait_for
 from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
 from wsm.core.ids import BareId, ServerName
+from wsm.gateway.history import ALL_CHATS
 
 # What a send has come to
 
@@ -225,9 +226,33 @@ async def test_own_messages_are_listed_to_the_end() -> None:
         assert [found.id for found in await session.own_messages(CHAT, 1_700_000_000)] == ["A", "B"]
         first = behind.asked[0].path
         assert first.startswith("/api/user_1460561546/chats/5511977776666%40c.us/messages?")
-        assert "filter.fromMe=true&filter.timestamp.gte=1700000000" in first
+        assert "filter.fromMe=true" in first
+        assert "filter.timestamp.gte=1700000000" in first
         assert "downloadMedia=false" in first
         assert [asked.path.rpartition("=")[2] for asked in behind.asked] == ["0", "100", "200"]
+
+
+async def test_what_was_said_is_listed_from_the_oldest_on_without_its_media() -> None:
+    async with gateway() as (behind, session):
+        behind.reply = says(200, [SENT, {"odd": 1}])
+        assert await session.history.messages(ALL_CHATS, 1_700_000_000, 2) == [SENT, {"odd": 1}]
+        assert behind.asked[0].path == (
+            "/api/user_1460561546/chats/all/messages?sortOrder=asc&filter.timestamp.gte=1700000000"
+            "&downloadMedia=false&limit=100&offset=200"
+        )
+        behind.reply = says(200, {"messages": []})
+        with pytest.raises(GatewayUnavailable, match="unreadable"):
+            await session.history.messages(CHAT, 0, 0)
+
+
+async def test_chats_are_listed_with_the_times_of_their_last_messages() -> None:
+    async with gateway() as (behind, session):
+        behind.reply = says(200, [{"id": CHAT, "lastMessage": {"timestamp": 7}}, {"id": 5}])
+        assert await session.history.chats(3) == [(CHAT, 7)]
+        assert behind.asked[0].path == "/api/user_1460561546/chats/overview?limit=20&offset=60"
+        behind.reply = says(200, b"null")
+        with pytest.raises(GatewayUnavailable, match="unreadable"):
+            await session.history.chats(0)
 
 
 async def test_half_a_list_proves_nothing() -> None:

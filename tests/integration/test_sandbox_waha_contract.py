@@ -251,6 +251,7 @@ async def test_every_answer_fits_the_description(schemas: Schemas, engine: str) 
             await call("get", path)
         for path in ("/api/sessions", "/api/sessions/{session}", "/api/sessions/{session}/me"):
             assert await call("get", path)
+        assert await call("get", "/api/{session}/chats/overview", limit=5)
         assert await call("get", "/api/{session}/chats/{chatId}/messages", limit=5)
         assert await call("get", "/api/{session}/chats/{chatId}/messages/{messageId}")
         assert await call("get", "/api/contacts/check-exists", session="main", phone=CUSTOMER)

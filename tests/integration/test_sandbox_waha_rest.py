@@ -145,7 +145,10 @@ async def test_a_message_is_found_with_its_latest_ack(engine: str) -> None:
 async def test_noweb_without_its_store_looks_nothing_up() -> None:
     async with stage(engine="NOWEB") as on:
         await on.session(webhooks=[])
-        for path in (f"chats/{CHAT}/messages", "chats/all/messages/3EB0", "lids", "lids/count"):
+        for path in (
+            *("chats/overview", "chats/all/messages", f"chats/{CHAT}/messages", "chats/all/messages/3EB0"),
+            *("lids", "lids/count"),
+        ):
             refused = await on.get(f"/api/main/{path}", 400)
             assert refused["message"].startswith("Enable NOWEB store")
 
@@ -174,6 +177,53 @@ async def test_the_list_is_filtered_cut_and_newest_first() -> None:
         assert await bodies(**window) == ["in 3", "in 2", "in 1"]
         assert await bodies(**{"filter.ack": "DEVICE"}, limit=1) == ["out"]
         await on.get(f"/api/main/chats/{CHAT}/messages", 400, {"limit": "many"})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_was_said_in_all_chats_is_one_list_where_there_is_no_browser(engine: str) -> None:
+    async with stage(engine=engine) as on:
+        await on.session(webhooks=[], config=STORE)
+        await on.phone.say("main", CUSTOMER, "second", timestamp_ms=1_795_000_002_000)
+        await on.phone.say("main", "5511933332222", "first", timestamp_ms=1_795_000_001_000, as_lid=True)
+        query = {"sortOrder": "asc", "downloadMedia": "false"}
+        if engine in {"NOWEB", "GOWS"}:
+            said = await on.get("/api/main/chats/all/messages", query=query)
+            assert [each["body"] for each in said] == ["first", "second"]
+        else:
+            refused = await on.get("/api/main/chats/all/messages", 501, query)
+            assert refused["message"] == f"Can not get messages from 'all' in {engine}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_chats_are_listed_by_their_last_messages_a_person_once(engine: str) -> None:
+    async with stage(engine=engine) as on:
+        await on.session(webhooks=[], config=STORE)
+        for number, (phone, as_lid) in enumerate(
+            [(CUSTOMER, False), ("5511933332222", False), (CUSTOMER, True), ("5511944443333", False)]
+        ):
+            at = 1_795_000_000_000 + number * 1000
+            await on.phone.say("main", phone, f"in {number}", timestamp_ms=at, as_lid=as_lid)
+        listed = await on.get("/api/main/chats/overview")
+        assert [each["lastMessage"]["body"] for each in listed] == ["in 3", "in 2", "in 1"]
+        assert listed[1]["id"] == f"9{CUSTOMER}@lid"
+        assert len(await on.get("/api/main/chats/overview", query={"merge": "false"})) == 4
+        cut = await on.get("/api/main/chats/overview", query={"limit": 1, "offset": 1})
+        assert [each["lastMessage"]["body"] for each in cut] == ["in 2"]
+
+
+async def test_a_message_whose_webhook_is_lost_is_there_and_nobody_is_told() -> None:
+    async with stage() as on:
+        await on.session()
+        before = len(on.hook.got)
+        await on.phone.say("main", CUSTOMER, "lost", told=False)
+        await on.phone.say("main", CUSTOMER, "a lost picture", media=True, told=False)
+        await on.phone.set_acks([])
+        await on.phone.type_as_agent("main", CUSTOMER, "lost, too", told=False)
+        assert await on.phone.wait_idle()
+        assert len(on.hook.got) == before
+        said = await on.get(f"/api/main/chats/{CHAT}/messages")
+        assert {each["body"] for each in said} == {"lost", "a lost picture", "lost, too"}
+        assert [each["text"] for each in await on.phone.inbox(CUSTOMER)] == ["lost, too"]
 
 
 async def test_people_are_found_by_phone_and_hidden_id() -> None:

@@ -74,6 +74,8 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
         ("send_timeout_seconds", ["0", "-150"]),
         ("evidence_seconds", ["0"]),
         ("stale_days", ["0", "1", "-60"]),
+        ("catch_up_hours", ["0", "721", "-1", "soon"]),
+        ("answer_backfilled_minutes", ["-1", "10081"]),
         ("database_connections", ["0"]),
         ("body_limit_bytes", ["0", "-1", "1MiB"]),
         ("accept_timeout_seconds", ["0"]),
@@ -97,6 +99,11 @@ def test_odd_values_are_refused_by_name(name: str, values: list[str]) -> None:
         error = refused(**{f"WSM_{name.upper()}": value})
         assert error.field == name, value
         assert error.reason
+
+
+def test_what_is_forgotten_is_not_fetched_again() -> None:
+    assert load({**GOOD, "WSM_STALE_DAYS": "3"}).catch_up_hours == 72
+    assert refused(WSM_STALE_DAYS="3", WSM_CATCH_UP_HOURS="73").field == "catch_up_hours"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from wsm.core.ids import BareId
-from wsm.gateway.answers import Found, SessionInfo, bare_id, found, reason, session_info
+from wsm.gateway.answers import Found, SessionInfo, bare_id, chat, found, reason, session_info
 
 GOWS: dict[str, Any] = {"id": "true_1@c.us_3EB0", "_data": {"Info": {"ID": "3EB0"}}}
 NOWEB: dict[str, Any] = {"key": {"remoteJid": "1@s.whatsapp.net", "fromMe": True, "id": "3EB0"}, "status": 1}
@@ -68,6 +68,21 @@ def test_an_answer_without_an_id_has_none(answer: object) -> None:
 )
 def test_a_message_is_read_as_far_as_it_goes(fields: dict[str, Any], ack: int | None, body: str) -> None:
     assert found(WPP | {"ack": None} | fields) == Found(BareId("3EB0"), ack, body)
+
+
+@pytest.mark.parametrize(
+    ("summary", "read"),
+    [
+        ({"id": "1@c.us", "lastMessage": {"timestamp": 1_700_000_000}}, ("1@c.us", 1_700_000_000)),
+        ({"id": "5@lid", "lastMessage": {"timestamp": 1_700_000_000.5}}, ("5@lid", 1_700_000_000)),
+        ({"id": "1@g.us", "lastMessage": None}, ("1@g.us", None)),
+        ({"id": "1@c.us", "lastMessage": {"timestamp": "soon"}}, ("1@c.us", None)),
+        ({"id": None, "lastMessage": {"timestamp": 1}}, None),
+        (None, None),
+    ],
+)
+def test_a_chat_is_read_as_far_as_it_goes(summary: object, read: object) -> None:
+    assert chat(summary) == read
 
 
 def test_a_session_is_described_without_its_secrets() -> None:

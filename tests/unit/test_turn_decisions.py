@@ -69,8 +69,8 @@ class Case:
             for chat, kind in KINDS.items()
         }
 
-    def turn(self, *events: Event, own: frozenset[BareId] = frozenset()) -> list[Step]:
-        return decide(events, self.chats, self.line, own)
+    def turn(self, *events: Event, own: frozenset[BareId] = frozenset(), answer_since: int = 0) -> list[Step]:
+        return decide(events, self.chats, self.line, own, answer_since_ms=answer_since * 1000)
 
     def state(self, chat: ChatId) -> State:
         return self.chats[SESSION, chat].state
@@ -259,6 +259,43 @@ def test_a_line_that_moves_in_the_middle_of_a_turn_is_seen_by_the_rest_of_it() -
         ("ticket.closed", 1), ("ticket.served", 2), ("tell.turn", 2),
         ("ticket.opened.waiting", 1), ("tell.place", 1),
     ]  # fmt: skip
+
+
+def test_what_was_fetched_too_late_is_recorded_and_starts_nothing() -> None:
+    case = Case()
+    steps = case.turn(
+        says(ANA, "ontem", 9, backfilled=True), says(BIA, "agora", 10, backfilled=True), answer_since=10
+    )
+    assert told(steps) == [("ticket.opened.served", 2), ("tell.turn", 2)]
+    assert recorded(steps) == [("customer", "ontem", True), ("customer", "agora", False)]
+    assert case.state(ANA) is State.START
+
+
+def test_a_webhook_of_any_age_is_answered() -> None:
+    assert told(Case().turn(says(ANA, "ontem", 9), answer_since=10))[0] == ("ticket.opened.served", 1)
+
+
+def test_what_was_fetched_too_late_makes_nothing_after_it_late() -> None:
+    case = Case()
+    case.turn(says(ANA, "ontem", 9, backfilled=True), answer_since=10)
+    steps = case.turn(says(ANA, "anteontem", 8), says(ANA, "e agora?", 12, backfilled=True), answer_since=10)
+    assert recorded(steps) == [("customer", "anteontem", False), ("customer", "e agora?", False)]
+    assert told(steps) == [("ticket.opened.served", 1), ("tell.turn", 1)]
+
+
+def test_a_fetched_message_that_sorts_before_one_that_was_handled_is_late_however_young() -> None:
+    case = Case()
+    case.turn(says(ANA, "segunda", 20))
+    steps = case.turn(says(ANA, "primeira", 15, backfilled=True), answer_since=10)
+    assert (told(steps), recorded(steps)) == ([], [("customer", "primeira", True)])
+
+
+def test_an_agent_who_closed_while_nobody_heard_has_closed() -> None:
+    case = Case()
+    case.turn(says(ANA, "oi", 1), says(BIA, "oi", 2))
+    steps = case.turn(says(ANA, CLOSING_WORD, 3, from_me=True, backfilled=True), answer_since=10)
+    assert told(steps) == [("ticket.closed", 1), ("ticket.served", 2), ("tell.turn", 2)]
+    assert recorded(steps) == [("agent", CLOSING_WORD, False)]
 
 
 EVENTS = st.lists(

@@ -6,10 +6,12 @@ level or the session's status, the chat, the payload's own time, and the key und
 
 from pathlib import Path
 
+import msgspec
+
 from wsm.core import events
 from wsm.core.events import ChatKind, Event, MessageAcked, MessageReceived, Origin, SessionStatusReported
 from wsm.core.ids import EntryId, SessionName, TenantId
-from wsm.wire.waha import chat_kind, head, read
+from wsm.wire.waha import backfilled, chat_kind, head, read
 
 NOW_MS = 1795157451958
 TABLE = """
@@ -111,12 +113,12 @@ def bodies(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def reading(body: bytes) -> Event:
+def reading(body: bytes, origin: Origin = Origin.WAHA) -> Event:
     return read(
         body,
         tenant=TenantId(1460561546),
         session=SessionName("user_1460561546"),
-        origin=Origin.WAHA,
+        origin=origin,
         entry=EntryId(f"{NOW_MS}-3"),
         received_at_ms=NOW_MS,
     )
@@ -168,6 +170,26 @@ def test_the_pair_of_one_message_is_one(waha_fixtures: Path) -> None:
         ("waha-final-0009-message", "waha-final-0010-message.any"),
     ):
         assert reading(found[one]).key == reading(found[two]).key
+
+
+def test_every_message_that_is_fetched_is_the_one_that_its_webhook_brings(waha_fixtures: Path) -> None:
+    """The same key, chat, direction, text and time, whatever engine it came through and under whatever id."""
+    compared = 0
+    for name, body in bodies(waha_fixtures).items():
+        told = reading(body)
+        if not isinstance(told, MessageReceived) or told.key.startswith("e|"):
+            continue
+        decoded = msgspec.json.decode(body)
+        again = backfilled(told.session, decoded["payload"], engine=decoded.get("engine"))
+        assert again is not None, name
+        fetched = reading(again, Origin.CATCH_UP)
+        assert isinstance(fetched, MessageReceived), name
+        assert fetched.backfilled, name
+        assert fetched.order.sent_at_ms == told.order.sent_at_ms, name
+        same = ("key", "chat", "id", "from_me", "source", "kind", "body", "twin", "participant", "push_name")
+        assert [getattr(fetched, field) for field in same] == [getattr(told, field) for field in same], name
+        compared += 1
+    assert compared > 20
 
 
 def test_the_details_of_some(waha_fixtures: Path) -> None:

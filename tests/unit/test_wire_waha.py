@@ -10,7 +10,7 @@ from wsm.core import events
 from wsm.core.errors import BadInput
 from wsm.core.events import Kept, MessageReceived, Origin
 from wsm.core.ids import ChatAddress, ChatId, SessionName, TenantId
-from wsm.wire.waha import close_command, head
+from wsm.wire.waha import backfilled, close_command, decoded, head
 
 # The chat, the direction, the author
 
@@ -293,6 +293,57 @@ def test_an_edit_of_webjs_is_of_the_message_that_bears_its_id() -> None:
     found = hook("message.edited", {"id": "false_1@c.us_A", "body": "new"})
     assert isinstance(found, events.MessageEdited)
     assert found.target == "A"
+
+
+# What is fetched instead of a webhook
+
+
+def fetched(**payload: object) -> bytes | None:
+    base: dict[str, object] = {"id": "false_1@c.us_A", "timestamp": NOW, "from": "1@c.us", "body": "oi"}
+    return backfilled(SessionName("s"), base | payload, engine="WEBJS")
+
+
+def test_what_is_fetched_stands_at_its_own_time_whenever_it_is_read() -> None:
+    body = fetched(timestamp=NOW - 3600)
+    assert body is not None
+    found = reading(body, Origin.CATCH_UP)
+    assert isinstance(found, MessageReceived)
+    assert (found.backfilled, found.order.sent_at_ms) == (True, (NOW - 3600) * 1000)
+    assert found.order.stamped_at_ms == found.order.sent_at_ms
+    assert json.loads(found.raw)["backfilled"] is True
+
+
+def test_nobody_but_wsm_itself_says_that_something_was_fetched() -> None:
+    assert message(envelope={"backfilled": True}).backfilled is False
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"id": None},
+        {"id": ""},
+        {"id": "1@c.us"},
+        {"id": "false_1@c.us_" + "A" * 201},
+        {"_data": {"type": "ciphertext"}},
+        {"_data": {"type": "gp2"}},
+    ],
+)
+def test_what_no_webhook_brings_as_a_message_is_not_fetched(payload: dict[str, object]) -> None:
+    assert fetched(**payload) is None
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", 5])
+def test_what_is_no_message_at_all_is_not_fetched(payload: object) -> None:
+    assert backfilled(SessionName("s"), payload, engine=None) is None
+
+
+def test_half_an_emoji_hides_no_list() -> None:
+    assert decoded(rb'[{"body":"oi \ud83d"},{"body":"\ud83d\ude00"}]') == [
+        {"body": "oi \ufffd"},
+        {"body": "😀"},
+    ]
+    assert decoded(b"<html>") is None
+    assert decoded(b"[" * 100_000) is None
 
 
 # wsm's own commands

@@ -19,6 +19,8 @@ class Origin(StrEnum):
     WORKER = "worker"
     CLI = "cli"
     API = "api"
+    CATCH_UP = "catch_up"
+    """wsm itself, of a message that WAHA has and whose webhook never came."""
 
 
 class Order(msgspec.Struct, frozen=True, order=True):
@@ -88,6 +90,7 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     kind is one of text, image, video, voice, audio, document, sticker, location, contact, media, other.
     twin is the other id (`@lid` or phone) of the same person when the body names one: of the correspondent
     in a direct chat, elsewhere of `participant`, who is the author inside a group or status.
+    backfilled: it was fetched from the gateway, for no webhook had brought it.
     """
 
     chat: ChatId
@@ -101,6 +104,7 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     push_name: str | None = None
     media: Media | None = None
     reply_to: BareId | None = None
+    backfilled: bool = False
 
 
 class MessageAcked(Event, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ performed in their order, in one transaction.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import msgspec
 
@@ -16,6 +17,14 @@ from wsm.core.ids import BareId, ChatId, SessionName
 
 CLOSING_WORD = "#fim"
 """What an agent types on the phone, alone in a message, to close the chat's ticket."""
+
+ANSWER_BACKFILLED_WITHIN = timedelta(minutes=30)
+"""How old a backfilled message may be that is still answered.
+
+Longer than the repairs that a lost session usually needs (`upkeep`: the fourth comes 21 minutes after the
+first). Who wrote before that has called, asked again or gone, and many answers at once to old messages are
+what numbers are banned for.
+"""
 
 
 class Conversation(msgspec.Struct):
@@ -28,7 +37,11 @@ class Conversation(msgspec.Struct):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A row of history to write. author: customer, agent or bot."""
+    """A row of history to write.
+
+    author  customer, agent or bot
+    late    it came when it could not move anything any more: after a newer one, or backfilled too late
+    """
 
     event: HistoryEvent
     conversation: ConversationId
@@ -40,13 +53,21 @@ Step = Record | Effect
 Chats = Mapping[tuple[SessionName, ChatId], Conversation]
 
 
-def decide(events: Sequence[Event], chats: Chats, line: Line, own: frozenset[BareId]) -> list[Step]:
+def decide(
+    events: Sequence[Event],
+    chats: Chats,
+    line: Line,
+    own: frozenset[BareId],
+    *,
+    answer_since_ms: int = 0,
+) -> list[Step]:
     """Decide on the events of one turn, oldest first, and return the steps in order.
 
     chats  the conversation of every chat among the events; one that nobody wrote in is missing. Their
            `state` and `handled` are moved along.
     line   the tenant's line; moved along
     own    bare ids that wsm's own intents have reserved or sent
+    answer_since_ms  a customer's backfilled message that was sent before is history, and starts nothing
     """
     steps: list[Step] = []
     for event in sorted(events, key=lambda event: event.order):
@@ -54,7 +75,7 @@ def decide(events: Sequence[Event], chats: Chats, line: Line, own: frozenset[Bar
             continue
         _follow(conversation, line)
         if isinstance(event, MessageReceived):
-            steps += _message(event, conversation, line, own)
+            steps += _message(event, conversation, line, own, answer_since_ms)
         elif isinstance(event, HistoryEvent):
             author = "agent" if event.from_me else "customer"
             steps.append(Record(event, conversation.id, author, late=event.order < conversation.handled))
@@ -66,10 +87,15 @@ def decide(events: Sequence[Event], chats: Chats, line: Line, own: frozenset[Bar
 
 
 def _message(
-    event: MessageReceived, conversation: Conversation, line: Line, own: frozenset[BareId]
+    event: MessageReceived,
+    conversation: Conversation,
+    line: Line,
+    own: frozenset[BareId],
+    answer_since_ms: int,
 ) -> list[Step]:
     author = _author(event, own)
-    late = event.order < conversation.handled
+    too_old = event.backfilled and author == "customer" and event.order.sent_at_ms < answer_since_ms
+    late = too_old or event.order < conversation.handled
     record = Record(event, conversation.id, author, late)
     if late or conversation.kind is not ChatKind.DIRECT or author == "bot":
         return [record]

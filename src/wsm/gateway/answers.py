@@ -87,6 +87,16 @@ def found(answer: object) -> Found | None:
     return Found(id_, level, body if isinstance(body, str) else "")
 
 
+def chat(answer: object) -> tuple[ChatId, int | None] | None:
+    """Read a chat of the overview: its id, and the time of its last message in seconds."""
+    summary = _table(answer)
+    id_ = chat_id(summary.get("id"))
+    if id_ is None:
+        return None
+    at = _table(summary.get("lastMessage")).get("timestamp")
+    return id_, int(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
+
+
 def session_info(answer: object) -> SessionInfo | None:
     """Read a session's description."""
     session = _table(answer)

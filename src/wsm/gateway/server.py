@@ -24,6 +24,7 @@ from wsm.gateway import answers
 from wsm.gateway.breaker import Breaker, Signal
 from wsm.gateway.client import CONNECT_SECONDS
 from wsm.telemetry import GATEWAY_REQUESTS, GATEWAY_SECONDS, logger
+from wsm.wire import waha
 
 log = logger("gateway")
 
@@ -64,10 +65,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     def json(self) -> object:
         """Decode it; None when it is not JSON, which is no fact either."""
-        try:
-            return msgspec.json.decode(self.content)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+        return waha.decoded(self.content)
 
 
 class Server:

@@ -22,13 +22,13 @@ from wsm.gateway import answers, client, exits
 from wsm.gateway.answers import Found, SessionInfo
 from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
+from wsm.gateway.history import History
 from wsm.gateway.server import Answer, Call, Server, Transient
 
 __all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
 
 _CONTROL_SECONDS = 45.0
 """For a session's start, stop and the like: WAHA waits 5 s for the session's lock and works 30 s at most."""
-_PAGE = 100
 _PAGES = 20
 _NOT_IMPLEMENTED = 501
 _UNPROCESSABLE = 422
@@ -36,7 +36,10 @@ _NOT_FOUND = 404
 
 
 class WahaSession:
-    """One session of one tenant, through its own client, which is lent for each call."""
+    """One session of one tenant, through its own client, which is lent for each call.
+
+    history  what the gateway keeps of its chats
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class WahaSession:
         self._look_seconds = look_timeout_seconds
         self._may_move = may_move
         self._name = quote(address.session, safe="")
+        self.history = History(f"/api/{self._name}/chats", self._look)
 
     async def new_message_id(self) -> BareId | None:
         """Reserve a bare id for a message to send; None where the engine (501) or an old WAHA has none.
@@ -120,19 +124,9 @@ class WahaSession:
         Evidence for engines without own ids: matching by text is a guess. Raises GatewayUnavailable when
         there are more than can be listed, for half a list proves nothing.
         """
-        path = f"/api/{self._name}/chats/{quote(chat, safe='')}/messages"
-        query = {
-            "filter.fromMe": "true",
-            "filter.timestamp.gte": str(since_s),
-            "sortOrder": "desc",
-            "downloadMedia": "false",
-            "limit": str(_PAGE),
-        }
         listed: list[Found] = []
         for page in range(_PAGES):
-            answer = await self._look("own_messages", path, {**query, "offset": str(page * _PAGE)})
-            if not isinstance(answer, list):
-                raise GatewayUnavailable("unreadable answer")
+            answer = await self.history.own(chat, since_s, page)
             if not answer:
                 return listed
             listed += [message for message in map(answers.found, answer) if message]

@@ -37,6 +37,8 @@ _STATE_AFTER = {
     Did.CLOSED: State.CLOSED,
 }
 _OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING})
+_HEARD_STEP_MS = 10_000
+"""By how much the mark of what was heard moves at least: a catch-up begins well before it anyway."""
 
 
 @asynccontextmanager
@@ -77,6 +79,7 @@ class Lane:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._sessions: dict[SessionName, int] = {}
+        self._heard_ms: dict[SessionName, int] = {}
         self._numbers: dict[tuple[int, str], int] = {}
         self._people: list[Any] = []
         self._line: list[Any] = []
@@ -109,6 +112,7 @@ class Lane:
             asked.append(("evidence", {"seen": listed(own)}))
         answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
         self._sessions = {row.name: row.id for row in answers["sessions_of_tenant"]}
+        self._heard_ms = {row.name: row.heard_ms for row in answers["sessions_of_tenant"] if row.caught_up}
         for name in names:
             self._session(name)
         self._people, self._line = answers.get("known_chats", []), answers.get("open_line", [])
@@ -344,6 +348,21 @@ class Lane:
                 at_ms=event.at_ms,
                 engine=event.engine,
             )
+
+    def hear(self, events: Iterable[Event]) -> None:
+        """Remember the newest message that came in through each session, own ones too, not fetched ones.
+
+        While a session has something to catch up with its mark stays: from there on it is fetched.
+        """
+        newest: dict[SessionName, int] = {}
+        for event in events:
+            if isinstance(event, MessageReceived) and not event.backfilled:
+                newest[event.session] = max(newest.get(event.session, 0), event.order.sent_at_ms)
+        now_ms = int(self._transaction.now.timestamp() * 1000)
+        for name, sent_at_ms in newest.items():
+            at_ms = min(sent_at_ms, now_ms)
+            if name in self._heard_ms and at_ms - self._heard_ms[name] >= _HEARD_STEP_MS:
+                self._transaction.later("hear", id=self._session(name), at_ms=at_ms)
 
     def _session(self, name: SessionName) -> int:
         try:

@@ -144,7 +144,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The marks at which mailboxes are full. WAHA's entries stop there, wsm's own pass.
+    """The marks at which mailboxes are full. WAHA's entries stop there, also fetched ones; wsm's own pass.
 
     quarantine_entries, quarantine_bytes  of what belongs to no session; the oldest goes first
     dead_letters  a tenant who has so many is paused: what still comes stays in his mailbox

@@ -26,15 +26,28 @@ from wsm.core import events
 from wsm.core.events import Origin, Source
 from wsm.core.ids import BareId, ChatAddress, ChatId, EntryId, SessionName, TenantId
 from wsm.wire import waha_content as content
-from wsm.wire.waha_body import Head, Hook, Place, envelope, head, milliseconds, other_side, place
+from wsm.wire.waha_body import Head, Hook, Place, decoded, envelope, head, milliseconds, other_side, place
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import chat_id, chat_kind, digest, key, message_id
 
-__all__ = ["Head", "chat_id", "chat_kind", "close_command", "head", "message_id", "message_key", "read"]
+__all__ = [
+    "Head",
+    "backfilled",
+    "chat_id",
+    "chat_kind",
+    "close_command",
+    "decoded",
+    "head",
+    "message_id",
+    "message_key",
+    "read",
+]
 
 _COMMANDS = "command."
 _CLOSE = _COMMANDS + "close"
 _LEVELS = range(-1, 5)
+_NO_MESSAGES = frozenset({"ciphertext", "gp2"})
+"""WEBJS' types of what it tells as `message.waiting` and of a group's own events."""
 
 
 def read(
@@ -54,9 +67,11 @@ def read(
     A body without the fields of its event becomes `Kept`, and so does a command that WAHA sent. Raises
     BadInput only where `head` does.
     """
-    decoded = envelope(body)
-    name = text(decoded.get("event")) or head(body).event
-    hook = Hook(tenant, session, name, entry, received_at_ms, body, decoded, table(decoded.get("payload")))
+    whole = envelope(body)
+    name = text(whole.get("event")) or head(body).event
+    payload = table(whole.get("payload"))
+    backfill = origin is Origin.CATCH_UP
+    hook = Hook(tenant, session, name, entry, received_at_ms, body, whole, payload, backfill)
     reader = (_COMMAND_READERS if origin is not Origin.WAHA else {}).get(name) or _READERS.get(name)
     return (reader(hook) if reader else None) or _kept(hook)
 
@@ -70,6 +85,25 @@ def close_command(address: ChatAddress, *, id: str, by: str) -> bytes:  # noqa: 
     """Write the body that asks to close a chat's open ticket. The same `id` counts once."""
     payload = {"chat": address.chat, "by": by}
     return msgspec.json.encode({"event": _CLOSE, "session": address.session, "id": id, "payload": payload})
+
+
+def backfilled(session: SessionName, payload: object, *, engine: str | None) -> bytes | None:
+    """Write a message of the gateway's history as the webhook that should have brought it.
+
+    The envelope bears the message's own time, and `backfilled` for people who look at the raw body. None for
+    what no webhook would bring as a message under this id: what has no id of its own, and in WEBJS what is
+    still to be deciphered, which comes as a message later.
+    """
+    said = table(payload)
+    id_ = message_id(said.get("id"))
+    if id_ is None or id_.opaque or table(said.get("_data")).get("type") in _NO_MESSAGES:
+        return None
+    whole = {"event": "message.any", "session": session, "payload": said, "backfilled": True}
+    if engine is not None:
+        whole["engine"] = engine
+    if (sent_ms := milliseconds(said.get("timestamp"))) is not None:
+        whole["timestamp"] = sent_ms
+    return msgspec.json.encode(whole)
 
 
 def _message(hook: Hook) -> events.Event | None:
@@ -92,6 +126,7 @@ def _message(hook: Hook) -> events.Event | None:
         push_name=None if at.from_me else content.push_name(payload),
         media=content.media(payload),
         reply_to=content.reply_to(payload),
+        backfilled=hook.backfilled,
     )
 
 

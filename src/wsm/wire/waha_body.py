@@ -89,7 +89,10 @@ class Common(TypedDict):
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A body, decoded, with where and when it came. `envelope` is empty when only its head could be read."""
+    """A body, decoded, with where and when it came. `envelope` is empty when only its head could be read.
+
+    backfilled  it is wsm's own, of a message that was fetched
+    """
 
     tenant: TenantId
     session: SessionName
@@ -99,6 +102,7 @@ class Hook(msgspec.Struct, frozen=True):
     raw: bytes
     envelope: dict[str, Any]
     payload: dict[str, Any]
+    backfilled: bool = False
 
     def common(self, once: str, sent: object) -> Common:
         """Give what every event has: `once` is its key, `sent` the payload's own timestamp as it came."""
@@ -179,16 +183,24 @@ def milliseconds(value: object) -> int | None:
 
 def envelope(body: bytes) -> dict[str, Any]:
     """Decode a whole body; empty when it is no object, or when only its head can be read."""
+    return table(decoded(body))
+
+
+def decoded(text: bytes) -> object:
+    """Decode JSON as WAHA writes it; None when it is none, or nested too deeply."""
     try:
-        return table(msgspec.json.decode(body))
+        found: object = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     except RecursionError:
-        return {}
+        return None
+    else:
+        return found
     try:
-        return table(json.loads(_mended(body)))
+        found = json.loads(_mended(text))
     except (ValueError, RecursionError):
-        return {}
+        return None
+    return found
 
 
 def _author(payload: dict[str, Any], id_: MessageId, chat: ChatId) -> ChatId | None:

@@ -18,11 +18,12 @@ from wsm.core.events import (
     HistoryEvent,
     Kept,
     MessageAcked,
+    MessageReceived,
     Origin,
     SessionStatusReported,
 )
 from wsm.core.ids import ChatId, EntryId, TenantId
-from wsm.core.turn import decide
+from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, decide
 from wsm.store.database import Database
 from wsm.store.history import moment
 from wsm.store.lane import contacts_of, open_lane
@@ -36,6 +37,8 @@ from wsm.worker.parking import SESSION_LEVEL, Item, Places, chats_of
 log = logger("worker")
 
 Clock = Callable[[], datetime]
+
+_OF_WAHA = frozenset({Origin.WAHA, Origin.CATCH_UP})
 
 
 class Settled(msgspec.Struct):
@@ -56,12 +59,24 @@ class _Tally(msgspec.Struct):
 
 
 class Turns:
-    """Runs turns. `stale_after`: what is older by its signed time is kept and changes nothing."""
+    """Runs turns.
 
-    def __init__(self, database: Database, *, clock: Clock, stale_after: timedelta) -> None:
+    stale_after   what is older by its signed time is kept and changes nothing
+    answer_backfilled_within  what was fetched and is older is history, and starts nothing
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        stale_after: timedelta,
+        answer_backfilled_within: timedelta = ANSWER_BACKFILLED_WITHIN,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._stale_after = stale_after
+        self._answer_within = answer_backfilled_within
         self._months = Months(database)
 
     async def run(self, bell: Bell) -> Settled:
@@ -153,7 +168,7 @@ class Turns:
     async def _commit(self, tenant: TenantId, items: Sequence[Item], tally: _Tally) -> bool:
         """Handle events in one transaction. Returns whether somebody is to be told something."""
         now = self._clock()
-        oldest = int((now - self._stale_after).timestamp() * 1000)
+        oldest = _milliseconds(now - self._stale_after)
         stale: list[Event] = []
         current: list[Event] = []
         for entry, event in items:
@@ -166,6 +181,7 @@ class Turns:
             lane.keep(stale, stale=True)
             lane.keep([*statuses, *(event for event in fresh if isinstance(event, Kept))])
             lane.observe(statuses)
+            lane.hear(fresh)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
             asked = [event for event in fresh if isinstance(event, CloseAsked)]
             steps = []
@@ -173,13 +189,20 @@ class Turns:
                 chats = await lane.chats(
                     [*written, *asked], {event.chat: chat_kind(event.chat) for event in written}
                 )
-                steps = decide([*written, *asked], chats, lane.line(), lane.own_ids())
+                steps = decide(
+                    [*written, *asked],
+                    chats,
+                    lane.line(),
+                    lane.own_ids(),
+                    answer_since_ms=_milliseconds(now - self._answer_within),
+                )
                 await lane.perform(steps, chats)
                 lane.note_own(steps)
             lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
         effects = sum(isinstance(step, Effect) for step in steps)
         for event in fresh:
-            EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
+            if not (isinstance(event, MessageReceived) and event.backfilled):
+                EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
         _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects))
         return effects > 0
 
@@ -205,7 +228,11 @@ def _read(tenant: TenantId, entry: Entry) -> Event:
 
 
 def _stale(entry: Entry, event: Event, oldest_ms: int) -> bool:
-    return entry.origin is Origin.WAHA and event.order.stamped_at_ms < oldest_ms
+    return entry.origin in _OF_WAHA and event.order.stamped_at_ms < oldest_ms
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 def _reason(exc: Exception) -> str:

@@ -16,7 +16,7 @@ process, and `control.Phone` speaks to `/sandbox` from outside.
     lifecycle  a session's way through its statuses
     handset    messages that arrive and leave
     faults     sends that go wrong on command
-    rest       /api, of which the sessions stand in rest_sessions
+    rest       /api, of which the sessions stand in rest_sessions, chats and messages in rest_chats
     steering   /sandbox, of which asks are the shapes of what it takes
     server     the listener, and all of it wired together
     control    the client of /sandbox

@@ -25,6 +25,7 @@ class Say(Asked, frozen=True, kw_only=True):
     """A customer writes. `delay_seconds` waits before; the rest is `handset.Said`.
 
     media  true for a usual image, or what it is
+    told   false: the device has the message, and its webhook is lost
     """
 
     session: str
@@ -41,16 +42,18 @@ class Say(Asked, frozen=True, kw_only=True):
     delay_seconds: float = 0.0
     media: bool | Media = False
     late_seconds: float | None = None
+    told: bool = True
 
 
 class Type(Asked, frozen=True, kw_only=True):
-    """The agent types on the linked phone."""
+    """The agent types on the linked phone. told: as in `Say`."""
 
     session: str
     chat: str
     text: str
     id: str | None = None
     reply_to: str | None = None
+    told: bool = True
 
 
 class Change(Asked, frozen=True, kw_only=True):

@@ -88,6 +88,17 @@ def message(world: World, session: Session, said: Message) -> Json:
     return shape(world, session, said)
 
 
+def chat(world: World, session: Session, last: Message) -> Json:
+    """Say a chat as the overview does: by its last message."""
+    return {
+        "id": last.chat,
+        "name": last.push_name or None,
+        "picture": None,
+        "lastMessage": message(world, session, last),
+        "_chat": {},
+    }
+
+
 def ack(world: World, session: Session, said: Message, reader: str | None = None) -> Json:
     """Say how far a message got; in a group `reader` is who read it."""
     level: Json = {"fromMe": said.from_me, "ack": said.ack, "ackName": ACK_NAMES[said.ack]}

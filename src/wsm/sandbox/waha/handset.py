@@ -45,6 +45,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     copies        deliveries of the identical webhook
     sent_at_ms    when it was written, if not now
     late_seconds  how long a media file takes to download, if not WAHA's usual time; not scaled
+    told          whether there is a webhook: one that was lost with a killed WAHA is as if it never was
     """
 
     who: str
@@ -59,6 +60,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     sent_at_ms: int | None = None
     media: Media | None = None
     late_seconds: float | None = None
+    told: bool = True
 
 
 class Handset:
@@ -95,11 +97,12 @@ class Handset:
         id: str | None = None,  # noqa: A002 (WAHA's word for it)
         reply_to: str | None = None,
         source: str = "api",
+        told: bool = True,
     ) -> Message:
         """Let an own message leave: through the API, or typed on the phone (`source` app).
 
-        A used id is not looked for: the message leaves again under it. Raises EngineError when no account
-        is linked (any more).
+        A used id is not looked for: the message leaves again under it. told: as in `Said`. Raises
+        EngineError when no account is linked (any more).
         """
         account = session.linked
         message = Message(
@@ -115,7 +118,7 @@ class Handset:
             reply_to=reply_to,
         )
         self._world.learn(Stored(session.name, message))
-        self._reach(session.name, lambda now: self._leave(now, message))
+        self._reach(session.name, lambda now: self._leave(now, message, told=told))
         return message
 
     def acknowledge(self, name: str, message: Message, level: int, reader: str | None = None) -> None:
@@ -194,7 +197,7 @@ class Handset:
         return message
 
     def _tell(self, session: Session, message: Message, said: Said) -> None:
-        if _ignored(session, message.chat):
+        if not said.told or _ignored(session, message.chat):
             return
         forms = [message]
         if said.twin:
@@ -205,7 +208,7 @@ class Handset:
             payload = bodies.message(self._world, session, form)
             self._courier.emit_all(session, ["message", "message.any"], payload, copies=said.copies)
 
-    def _leave(self, session: Session, message: Message) -> None:
+    def _leave(self, session: Session, message: Message, *, told: bool) -> None:
         who = ids.owner(message.chat)
         received = Received(
             session=session.name,
@@ -219,7 +222,7 @@ class Handset:
         self._world.learn(Arrived(who, received))
         if session.line:
             session.line.say(message.id)
-        if not _ignored(session, message.chat):
+        if told and not _ignored(session, message.chat):
             self._courier.emit(session, "message.any", bodies.message(self._world, session, message))
         self._world.chores.spawn(self._answer_with_acks(session.name, message, who))
         own = session.linked.phone

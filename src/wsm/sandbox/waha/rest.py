@@ -17,7 +17,7 @@ from wsm.sandbox.waha import asgi, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
 from wsm.sandbox.waha.faults import Fault, Wrong
 from wsm.sandbox.waha.handset import Handset
-from wsm.sandbox.waha.state import Engine, EngineError, Message, Session, Status, World, now_ms
+from wsm.sandbox.waha.state import EngineError, Session, Status, World, now_ms
 
 _EXISTS_SECONDS = 5.0
 _STATUS_SECONDS = 10.0
@@ -26,14 +26,10 @@ _PRESENCES_OF_CHAT: Final = {"typing": "typing", "recording": "recording", "paus
 _PRESENCES: Final = {"online", "offline"}
 _NEW_MESSAGE_ID_SINCE: Final = (2026, 4, 3)
 _NAMES: Final = {400: "Bad Request", 404: "Not Found", 422: "Unprocessable Entity", 501: "Not Implemented"}
-_NO_STORE: Final = (
-    'Enable NOWEB store "config.noweb.store.enabled=True" and "config.noweb.store.full_sync=True" '
-    "when starting a new session. Read more: https://waha.devlike.pro/docs/engines/noweb#store"
-)
 
 
 class Rest:
-    """WAHA's calls about messages, chats, contacts and the server."""
+    """WAHA's calls about sending, presence, contacts and the server."""
 
     def __init__(self, world: World, handset: Handset, environ: Mapping[str, str]) -> None:
         self._world = world
@@ -54,12 +50,6 @@ class Rest:
             Route("GET /api/files/{name}/{file}", self._file),
             Route("POST /api/{name}/presence", self._presence),
             Route("GET /api/{name}/new-message-id", self._new_message_id),
-            Route("GET /api/{name}/chats/{chat}/messages", self._messages),
-            Route("GET /api/{name}/chats/{chat}/messages/{message}", self._message),
-            Route("GET /api/{name}/lids", self._lids),
-            Route("GET /api/{name}/lids/count", self._lids_count),
-            Route("GET /api/{name}/lids/pn/{phone}", self._lid_of_phone),
-            Route("GET /api/{name}/lids/{lid}", self._phone_of_lid),
         )
 
     async def working(self, name: str) -> Session:
@@ -166,44 +156,6 @@ class Rest:
             self._handset.signal(session, ids.chat_id(chat), _PRESENCES_OF_CHAT[presence])
         return asgi.json({"result": True}, 201)
 
-    async def _messages(self, request: Request, name: str, chat: str) -> Answer:
-        session = await self.working(name)
-        self._needs_store(session)
-        query = request.query
-        found = [
-            said for said in _stored(session) if self._in_chat(said, chat, query) and _passes(said, query)
-        ]
-        if query.get("sortOrder", "desc") == "desc":
-            found.reverse()
-        start = _number(query, "offset", 0)
-        page = found[start : start + _number(query, "limit", 10)]
-        return asgi.json([self._shown(session, said, query) for said in page])
-
-    async def _message(self, request: Request, name: str, chat: str, message: str) -> Answer:
-        session = await self.working(name)
-        self._needs_store(session)
-        said = session.linked.messages.get(ids.bare_of(message))
-        full_id_needed = self._world.engine.in_browser and "_" not in message
-        if said is None or full_id_needed or not self._in_chat(said, chat, request.query):
-            raise refused(404, "Message not found")
-        return asgi.json(self._shown(session, said, request.query))
-
-    def _shown(self, session: Session, said: Message, query: dict[str, str]) -> bodies.Json:
-        body = bodies.message(self._world, session, said)
-        return body | {"media": None} if query.get("downloadMedia") == "false" else body
-
-    def _in_chat(self, said: Message, chat: str, query: dict[str, str]) -> bool:
-        """Whether a message is in a chat; phone and hidden id are one, unless `merge` is switched off."""
-        if chat == "all":
-            return not self._world.engine.in_browser
-        if query.get("merge") == "false":
-            return said.chat == ids.chat_id(chat)
-        return ids.owner(said.chat) == ids.owner(chat)
-
-    def _needs_store(self, session: Session) -> None:
-        if self._world.engine is Engine.NOWEB and not session.setting("noweb", "store", "enabled"):
-            raise refused(400, _NO_STORE)
-
     async def _check_exists(self, request: Request) -> Answer:
         await self.working(_session_of(request.query))
         try:
@@ -211,30 +163,6 @@ class Rest:
         except BadInput:
             return asgi.json({"numberExists": False})
         return asgi.json({"numberExists": True, "chatId": ids.phone_chat(who)})
-
-    async def _lids(self, request: Request, name: str) -> Answer:
-        known = await self._known(name)
-        start = _number(request.query, "offset", 0)
-        return asgi.json([_pair(who) for who in known[start : start + _number(request.query, "limit", 100)]])
-
-    async def _lids_count(self, _request: Request, name: str) -> Answer:
-        return asgi.json({"count": len(await self._known(name))})
-
-    async def _phone_of_lid(self, _request: Request, name: str, lid: str) -> Answer:
-        full = lid if "@" in lid else f"{lid}@lid"
-        known = ids.owner(full) in await self._known(name)
-        return asgi.json({"lid": full, "pn": ids.phone_chat(ids.owner(full)) if known else None})
-
-    async def _lid_of_phone(self, _request: Request, name: str, phone: str) -> Answer:
-        known = ids.owner(phone) in await self._known(name)
-        return asgi.json({"lid": ids.lid_chat(ids.owner(phone)) if known else None, "pn": ids.chat_id(phone)})
-
-    async def _known(self, name: str) -> list[str]:
-        """Return the people whose phone and hidden id the session knows: those that it has messages of."""
-        session = await self.working(name)
-        self._needs_store(session)
-        people = (ids.owner(said.participant or said.chat) for said in _stored(session))
-        return list(dict.fromkeys(who for who in people if who.isdigit()))
 
     async def _file(self, _request: Request, name: str, file: str) -> Answer:
         account = self._world.accounts.get(name)
@@ -355,32 +283,5 @@ def _text(body: bodies.Json, key: str, stumbled: str) -> str:
     return str(body[key])
 
 
-def _pair(who: str) -> bodies.Json:
-    return {"lid": ids.lid_chat(who), "pn": ids.phone_chat(who)}
-
-
 def _given(body: bodies.Json, key: str) -> str | None:
     return str(body[key]) if body.get(key) else None
-
-
-def _stored(session: Session) -> list[Message]:
-    """Return the messages, oldest first."""
-    return sorted(session.linked.messages.values(), key=lambda said: said.timestamp)
-
-
-def _passes(said: Message, query: dict[str, str]) -> bool:
-    """Whether a message passes the filters of the list."""
-    own, level = query.get("filter.fromMe"), query.get("filter.ack")
-    return (
-        (own is None or said.from_me is (own == "true"))
-        and (level is None or bodies.ACK_NAMES[said.ack] == level)
-        and _number(query, "filter.timestamp.gte", said.timestamp) <= said.timestamp
-        and said.timestamp <= _number(query, "filter.timestamp.lte", said.timestamp)
-    )
-
-
-def _number(query: dict[str, str], name: str, default: int) -> int:
-    try:
-        return int(float(query.get(name, default)))
-    except ValueError:
-        raise refused(400, [f"{name} must be a number"]) from None

@@ -23,6 +23,7 @@ from wsm.sandbox.waha.handset import Handset
 from wsm.sandbox.waha.journal import Journal, recall
 from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest
+from wsm.sandbox.waha.rest_chats import ChatsRest
 from wsm.sandbox.waha.rest_sessions import SessionsRest
 from wsm.sandbox.waha.state import Engine, EngineError, Session, Tempo, World, now_ms, nowhere
 from wsm.sandbox.waha.steering import Steering
@@ -83,8 +84,9 @@ class WahaSandbox:
         self.lifecycle = Lifecycle(self.world, self.courier, handset)
         api = Rest(self.world, handset, environ or {})
         sessions = SessionsRest(self.world, self.lifecycle, api)
+        chats = ChatsRest(self.world, api)
         control = Steering(self.world, self.courier, handset, self.lifecycle, self)
-        self._routes = Routes([*control.routes, *sessions.routes, *api.routes])
+        self._routes = Routes([*control.routes, *sessions.routes, *chats.routes, *api.routes])
         self._listener = Listener(self._answer_http, host, port)
         self._reopening: asyncio.Task[None] | None = None
         self._journal: Journal | None = None

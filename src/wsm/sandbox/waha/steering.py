@@ -148,6 +148,7 @@ class Steering:
             sent_at_ms=asked.timestamp_ms,
             media=Media() if asked.media is True else asked.media or None,
             late_seconds=asked.late_seconds,
+            told=asked.told,
         )
         if asked.delay_seconds > 0:
             self._world.chores.spawn(self._say_later(asked, said))
@@ -163,7 +164,13 @@ class Steering:
         session = self._linked(asked.session)
         chat = ids.phone_chat(ids.person(asked.chat)) if "@" not in asked.chat else ids.chat_id(asked.chat)
         said = self._handset.send(
-            session, chat, asked.text, id=asked.id, reply_to=asked.reply_to, source="app"
+            session,
+            chat,
+            asked.text,
+            id=asked.id,
+            reply_to=asked.reply_to,
+            source="app",
+            told=asked.told,
         )
         return asgi.json({"id": said.id}, 201)
 

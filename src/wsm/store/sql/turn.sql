@@ -2,7 +2,7 @@
 select pg_advisory_xact_lock(%(tenant)s)
 
 -- name: sessions_of_tenant
-select id, name from sessions where name = any (%(names)s)
+select id, name, heard_ms, caught_up_ms >= since_ms as caught_up from sessions where name = any (%(names)s)
 
 -- name: first_seen
 -- What becomes history gets its number here, so that nothing of this has to be written twice.

@@ -20,7 +20,8 @@ end
 
 local function keep(t, session, origin, at, body)
   local its, size = load(t), #body
-  if origin == 'waha' then -- wsm's own entries pass: without them a full mailbox would not drain
+  -- wsm's own entries pass: without them a full mailbox would not drain. What was fetched from WAHA is WAHA's.
+  if origin == 'waha' or origin == 'catch_up' then
     if its.entries + its.new >= most_entries or its.bytes + its.size + size > most_bytes then return 2 end
     if all + size > most_all then return 3 end
   end
