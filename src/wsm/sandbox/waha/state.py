@@ -16,7 +16,7 @@ import msgspec
 
 from wsm.sandbox.waha import ids
 from wsm.sandbox.waha.chores import Chores
-from wsm.sandbox.waha.faults import Faults
+from wsm.sandbox.waha.faults import Faults, Queries
 
 
 class EngineError(Exception):
@@ -149,6 +149,7 @@ class Session:
     account    the linked account while connected or just disconnected; None before login
     connected  whether the engine's socket to WhatsApp is there; a WORKING session can be without it
     muted      WORKING, and nothing comes in or goes out
+    queries    what becomes of live queries while it is muted
     """
 
     def __init__(self, name: str, config: dict[str, Any] | None) -> None:
@@ -159,6 +160,7 @@ class Session:
         self.account: Account | None = None
         self.connected = False
         self.muted = False
+        self.queries = Queries.ANSWER
         self.qr = ""
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None
