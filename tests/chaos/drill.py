@@ -190,15 +190,19 @@ async def _each(addresses: Iterable[SessionAddress], act: Callable[[SessionAddre
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(address: SessionAddress) -> None:
-        async with slots, asyncio.timeout(_PATIENCE_SECONDS):
-            while True:
-                try:
-                    await act(address)
-                    return
-                except httpx.HTTPError:  # WAHA is only just there
-                    await asyncio.sleep(0.1)
+        async with slots:
+            await wait_for(lambda: _done(act(address)), _PATIENCE_SECONDS)
 
     await asyncio.gather(*map(one, addresses))
+
+
+async def _done(act: Awaitable[object]) -> bool:
+    """Whether it could be done: WAHA may be only just there."""
+    try:
+        await act
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def _address(number: int) -> SessionAddress:

@@ -10,7 +10,7 @@ import pytest
 
 from wahastage import Stage, stage
 from waiting import wait_for
-from wsm.sandbox.waha import Tempo
+from wsm.sandbox.waha import Engine, Tempo
 from wsm.sandbox.waha.control import Phone
 
 CUSTOMER = "5511977776666"
@@ -151,6 +151,26 @@ async def test_a_muted_session_works_and_hears_nothing_until_it_is_restarted() -
         await on.phone.unmute("main")
         assert await on.phone.wait_idle()
         assert on.hook.events("message.any")[-1]["payload"]["body"] == "and now?"
+
+
+@pytest.mark.parametrize("engine", Engine)
+async def test_live_queries_of_a_muted_session_hang_or_fail_or_are_answered_as_was_asked(
+    engine: Engine,
+) -> None:
+    asked = {"session": "main", "phone": CUSTOMER}
+    async with stage(engine=engine, tempo=Tempo(waits=0.001)) as on:
+        await on.session(webhooks=[])
+        for queries, status in (("hang", 500), ("fail", 500), ("answer", 200)):
+            await on.phone.mute("main", queries)
+            answer = await on.get("/api/contacts/check-exists", status, asked)
+            assert await on.status() == "WORKING"
+            assert status == 200 or answer["exception"]["message"] == "2 UNKNOWN: info query timed out"
+        await on.phone.mute("main")
+        await on.post("/api/sessions/main/restart")
+        await wait_for(lambda: on.waha.session("main").status == "WORKING")
+        found = await on.get("/api/contacts/check-exists", query=asked)
+        assert found == {"numberExists": True, "chatId": f"{CUSTOMER}@c.us"}
+        await on.get("/api/contacts/check-exists", 500, {"session": "main"})
 
 
 async def test_after_a_restart_of_waha_sessions_are_made_again_and_work_from_their_credentials() -> None:

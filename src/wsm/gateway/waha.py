@@ -164,6 +164,34 @@ class WahaSession:
             raise GatewayUnavailable("unreadable answer")
         return found, config.differences(answers.config_of(answer))
 
+    async def probe(self, phone: str) -> bool:
+        """Let the session ask WhatsApp whether its own number exists; False when no such answer comes.
+
+        A live query on every engine: what answers is WhatsApp, not the gateway's memory (CONTRACT 7.6). A
+        mute engine lets it hang for one to five minutes and then fails; nobody sees that it was asked. That
+        it is answered does not prove that messages come in: an engine whose events are stuck may answer.
+
+        phone  the session's own number, digits alone
+
+        Blocks for the look time-out, and after a failure for that of another look. Raises GatewayUnavailable
+        and GatewayRefused when nothing was found out of the session: the gateway is not reached or hangs, or
+        the session says something else than WORKING.
+        """
+        query = {"session": self.address.session, "phone": phone}
+        path = "/api/contacts/check-exists"
+        call = Call(
+            op="probe", method="GET", path=path, query=query, seconds=self._look_seconds, changes=True
+        )
+        try:
+            answer = (await self._ask(call)).json()
+        except OutcomeUnknown as exc:
+            if "rate_limited" in str(exc):  # WhatsApp's own word
+                return True
+            if (await self.get()).status != "WORKING":
+                raise GatewayUnavailable("the session is not working") from exc
+            return False
+        return isinstance(answer, dict) and answer.get("numberExists") is True
+
     async def update(self, config: SessionConfig) -> None:
         """Replace the configuration; a session that runs is started anew by it."""
         await self._control("update", "PUT", f"/api/sessions/{self._name}", {"config": config.as_json()})

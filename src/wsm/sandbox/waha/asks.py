@@ -12,6 +12,7 @@ import msgspec
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi
 from wsm.sandbox.waha.asgi import Answer, Request
+from wsm.sandbox.waha.faults import Queries
 from wsm.sandbox.waha.state import Media
 
 T = TypeVar("T")
@@ -92,6 +93,12 @@ class Drop(Asked, frozen=True, kw_only=True):
     """The connection drops and does not come back for so long."""
 
     away_seconds: float = 0.0
+
+
+class Mute(Asked, frozen=True, kw_only=True):
+    """It goes on to say WORKING, and nothing comes in or goes out until it is restarted."""
+
+    queries: Queries = Queries.HANG
 
 
 class Refuse(Asked, frozen=True, kw_only=True):

@@ -64,9 +64,9 @@ class Phone:
         """Let a session's connection drop."""
         await self._post(f"/sessions/{session}/drop", {"away_seconds": away_seconds})
 
-    async def mute(self, session: str) -> None:
-        """Let a session look WORKING and hear nothing."""
-        await self._post(f"/sessions/{session}/mute", {})
+    async def mute(self, session: str, queries: str = "hang") -> None:
+        """Let a session look WORKING and hear nothing; `queries` as in `faults.Queries`."""
+        await self._post(f"/sessions/{session}/mute", {"queries": queries})
 
     async def unmute(self, session: str) -> None:
         """Let it hear again."""

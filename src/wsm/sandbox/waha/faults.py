@@ -1,4 +1,5 @@
-"""Sends that go wrong on command: the next ones, in the order in which they were asked for."""
+"""What goes wrong on command: the next sends, in the order in which they were asked for, and what is asked of
+WhatsApp through a mute session."""
 
 from collections import deque
 from enum import StrEnum
@@ -25,6 +26,17 @@ class Wrong(StrEnum):
     """The connection breaks, and nothing was sent."""
     CUT_AFTER = "cut_after"
     """The message leaves, and the connection breaks."""
+
+
+class Queries(StrEnum):
+    """What becomes of live queries while a session is mute."""
+
+    HANG = "hang"
+    """Silence until the engine gives up, then 500."""
+    FAIL = "fail"
+    """500 at once: the engine knows that its socket is gone, and says WORKING all the same."""
+    ANSWER = "answer"
+    """They are answered: only messages are stuck."""
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,13 +15,14 @@ import msgspec
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
-from wsm.sandbox.waha.faults import Fault, Wrong
+from wsm.sandbox.waha.faults import Fault, Queries, Wrong
 from wsm.sandbox.waha.handset import Handset
-from wsm.sandbox.waha.state import EngineError, Session, Status, World, now_ms
+from wsm.sandbox.waha.state import Engine, EngineError, Session, Status, World, now_ms
 
 _EXISTS_SECONDS = 5.0
 _STATUS_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+_QUERY_SECONDS: Final = {Engine.WEBJS: 300.0, Engine.WPP: 300.0, Engine.NOWEB: 120.0, Engine.GOWS: 75.0}
 _PRESENCES_OF_CHAT: Final = {"typing": "typing", "recording": "recording", "paused": "paused"}
 _PRESENCES: Final = {"online", "offline"}
 _NEW_MESSAGE_ID_SINCE: Final = (2026, 4, 3)
@@ -157,12 +158,22 @@ class Rest:
         return asgi.json({"result": True}, 201)
 
     async def _check_exists(self, request: Request) -> Answer:
-        await self.working(_session_of(request.query))
+        session = await self.working(_session_of(request.query))
+        phone = _text(request.query, "phone", "split")
+        await self._ask_whatsapp(session)
         try:
-            who = ids.person(request.query.get("phone", ""))
+            who = ids.person(phone)
         except BadInput:
             return asgi.json({"numberExists": False})
         return asgi.json({"numberExists": True, "chatId": ids.phone_chat(who)})
+
+    async def _ask_whatsapp(self, session: Session) -> None:
+        """Make the way of a live query, which a mute session cannot. Raises EngineError as engines do."""
+        if not session.muted or session.queries is Queries.ANSWER:
+            return
+        if session.queries is Queries.HANG:
+            await self._world.pause(_QUERY_SECONDS[self._world.engine])
+        raise EngineError("2 UNKNOWN: info query timed out")
 
     async def _file(self, _request: Request, name: str, file: str) -> Answer:
         account = self._world.accounts.get(name)

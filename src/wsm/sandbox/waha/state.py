@@ -16,7 +16,7 @@ import msgspec
 
 from wsm.sandbox.waha import ids
 from wsm.sandbox.waha.chores import Chores
-from wsm.sandbox.waha.faults import Faults
+from wsm.sandbox.waha.faults import Faults, Queries
 
 if TYPE_CHECKING:
     from wsm.sandbox.waha.network import Line
@@ -154,6 +154,7 @@ class Session:
     muted      WORKING, and nothing comes in or goes out
     proxy      `config.proxy` as it was at the last start: what is changed later has no effect before the next
     line       the connection to WhatsApp, where there is a WhatsApp to be connected to
+    queries    what becomes of live queries while it is muted
     """
 
     def __init__(self, name: str, config: dict[str, Any] | None) -> None:
@@ -164,6 +165,7 @@ class Session:
         self.account: Account | None = None
         self.connected = False
         self.muted = False
+        self.queries = Queries.ANSWER
         self.qr = ""
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None

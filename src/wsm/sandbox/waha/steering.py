@@ -12,7 +12,8 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
     POST /sandbox/acks                      the levels to come, of one phone or all       Acks
     POST /sandbox/sessions/{name}/scan      scan the QR code                              Scan
     POST /sandbox/sessions/{name}/drop      the connection drops                          Drop
-    POST /sandbox/sessions/{name}/mute, /unmute, /unlink
+    POST /sandbox/sessions/{name}/mute      nothing comes in or goes out                  Mute
+    POST /sandbox/sessions/{name}/unmute, /unlink
     GET, POST, DELETE /sandbox/faults       the next sends go wrong                       faults.Fault
     POST /sandbox/refuse                    connections are refused for a time            Refuse
     POST /sandbox/forge                     a webhook that WAHA did not sign              Forge
@@ -77,7 +78,7 @@ class Steering:
             Route("POST /sandbox/acks", asks.reading(asks.Acks, self._acks)),
             Route("POST /sandbox/sessions/{name}/scan", asks.reading(asks.Scan, self._scan)),
             Route("POST /sandbox/sessions/{name}/drop", asks.reading(asks.Drop, self._drop)),
-            Route("POST /sandbox/sessions/{name}/mute", asks.reading(asks.Nothing, self._mute)),
+            Route("POST /sandbox/sessions/{name}/mute", asks.reading(asks.Mute, self._mute)),
             Route("POST /sandbox/sessions/{name}/unmute", asks.reading(asks.Nothing, self._unmute)),
             Route("POST /sandbox/sessions/{name}/unlink", asks.reading(asks.Nothing, self._unlink)),
             Route("GET /sandbox/faults", self._list_faults),
@@ -208,9 +209,9 @@ class Steering:
         self._lifecycle.drop(session, asked.away_seconds)
         return self._say_status(session)
 
-    async def _mute(self, _asked: asks.Nothing, name: str) -> Answer:
+    async def _mute(self, asked: asks.Mute, name: str) -> Answer:
         session = self._linked(name)
-        session.muted = True
+        session.muted, session.queries = True, asked.queries
         return self._say_status(session)
 
     async def _unmute(self, _asked: asks.Nothing, name: str) -> Answer:

@@ -30,3 +30,14 @@ where id = %(session)s
 
 -- name: caught_up
 update sessions set caught_up_ms = %(since_ms)s where id = %(session)s
+
+-- name: heard_quarters
+-- For each quarter the first row that fits, by the key (tenant_id, sent_at): as many short looks as there are
+-- quarters, however many messages. (limit 1: as a mere `exists` all of them are read and joined.)
+select array_agg(n) as heard from generate_series(0, %(quarters)s - 1) n
+cross join lateral (
+    select from messages
+    where session_id = %(session)s and not from_me
+      and sent_at >= %(since)s::timestamptz + n * interval '15 minutes'
+      and sent_at < %(since)s::timestamptz + (n + 1) * interval '15 minutes'
+    limit 1) heard
