@@ -240,10 +240,11 @@ def run_clock(settings: Settings) -> None:
             database = Database(settings.system_database_url, connections=2)
             await database.open()
             stack.push_async_callback(database.close)
+            mailboxes = handover(settings, redis)
             clock = Clock(
                 database,
                 Leadership(settings.system_database_url),
-                handover(settings, redis),
+                mailboxes,
                 PublishedDirectory(redis),
                 now=utc_now,
                 keep_dedupe=timedelta(days=settings.stale_days),
@@ -252,7 +253,9 @@ def run_clock(settings: Settings) -> None:
             await stack.enter_async_context(_observed(settings, checks))
             duties = [clock.run]
             if settings.webhooks_url:
-                reconciler = await stack.enter_async_context(_reconciler(settings, clock, database))
+                reconciler = await stack.enter_async_context(
+                    _reconciler(settings, clock, database, mailboxes)
+                )
                 duties.append(reconciler.run)
             else:
                 telemetry.logger("clock").warning("sessions_unwatched", reason="webhooks_url is not set")
@@ -264,18 +267,26 @@ def run_clock(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _reconciler(settings: Settings, clock: "Clock", system: "Database") -> AsyncIterator["Reconciler"]:
+async def _reconciler(
+    settings: Settings, clock: "Clock", system: "Database", mailboxes: "Handover"
+) -> AsyncIterator["Reconciler"]:
     """Open what looks after sessions, beside a clock."""
+    from wsm.control.catchup import CatchUp  # noqa: PLC0415
+    from wsm.control.looks import Looks  # noqa: PLC0415
     from wsm.control.reconciler import Reconciler  # noqa: PLC0415
+    from wsm.control.watchdog import Watchdog  # noqa: PLC0415
     from wsm.store.database import Database  # noqa: PLC0415
 
     _require(settings, "database_url")
     app = Database(settings.database_url, connections=_RECONCILER_CONNECTIONS)
     async with opened(app), _moves(settings, app, system) as moves:
+        reach = timedelta(hours=settings.catch_up_hours)
+        catch_up = CatchUp(app, mailboxes.accept, now=utc_now, reach=reach)
         yield Reconciler(
             app,
             system,
             moves,
+            Looks(app, moves, catch_up, Watchdog(app), now=utc_now),
             leads=lambda: clock.leads,
             now=utc_now,
             starts_per_second=settings.starts_per_second,

@@ -90,18 +90,18 @@ async def drill(ground: Ground, *, count: int) -> Report:
         before = await _leases(ground)
         await _each(
             addresses,
-            lambda address: phone.say(address.session, _customer(address), "perdida"),
+            lambda address: phone.say(address.session, _customer(address), "perdida", told=False),
         )
         blow = time.monotonic()
         await asyncio.gather(*(at.supervisor.kill(name) for name in ("waha", *PROCESSES)))
         await at.supervisor.ready("waha")
         await _each(addresses, lambda address: phone.say(address.session, _customer(address), "depois"))
         await at.supervisor.ready()
-        works = "select count(*) = %s from sessions where observed = 'WORKING'"
+        works = "select count(*) = %s from sessions where observed = 'WORKING' and caught_up_ms >= since_ms"
         await _until(ground, works, count)
         seconds = time.monotonic() - blow
         everything = "select count(distinct (session_id, body)) = %s from messages where author = 'customer'"
-        await _until(ground, everything, 2 * count)
+        await _until(ground, everything, 3 * count)
         return await _report(ground, phone, addresses, before, seconds)
 
 

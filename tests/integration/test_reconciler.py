@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,24 +13,41 @@ import pytest
 
 from behind_exits import Behind, behind_exits, needs_exits
 from databases import Database as Urls
+from pasts import fill
 from wahastage import FAST
 from waiting import wait_for
 from wsm.bootstrap import opened
+from wsm.control.catchup import CatchUp
+from wsm.control.looks import Looks
 from wsm.control.moves import Keys, Moves, Place, place_of
 from wsm.control.ownership import owned
 from wsm.control.reconciler import Reconciler
 from wsm.control.sessions import Sessions
+from wsm.control.watchdog import Watchdog
 from wsm.core.errors import SessionBusy
 from wsm.core.ids import SessionAddress, TenantId
+from wsm.sandbox.exits import Claims, Dead, Drifts, Fault
+from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.state import Status
-from wsm.store import fleet, reads, watch
+from wsm.store import catchup, fleet, reads, watch
 from wsm.store.database import Database
+from wsm.streams.handover import Offer, Verdict
 
 pytestmark = needs_exits
 
 ANN, BOB = TenantId(77), TenantId(78)
 KEYS = Keys({"k1": b"k" * 32}, "k1")
 HOOKS = "http://127.0.0.1:9/webhooks/waha"
+
+
+class Mailbox(msgspec.Struct):
+    """Where what was fetched enters."""
+
+    offers: list[Offer] = []
+
+    async def take(self, offers: Sequence[Offer]) -> list[Verdict]:
+        self.offers += offers
+        return [Verdict.ACCEPTED] * len(offers)
 
 
 class World(msgspec.Struct):
@@ -42,6 +59,7 @@ class World(msgspec.Struct):
     sessions: Sessions
     moves: Moves
     reconciler: Reconciler
+    heard: Mailbox
     leads: bool = True
     late: timedelta = timedelta()
 
@@ -71,6 +89,16 @@ class World(msgspec.Struct):
         row = await self.row(tenant)
         assert (row.observed, row.alarm, row.repairs) == ("WORKING", None, 0)
         return address
+
+    async def leads_anew(self) -> None:
+        """Let what is remembered of the sessions be forgotten."""
+        self.leads = False
+        await self.reconciler.round()
+        self.leads = True
+
+    async def was_heard(self, moment: datetime) -> None:
+        row = await self.row()
+        await catchup.heard_all(self.app, ANN, row.id, int(moment.timestamp() * 1000))
 
     async def works(self, address: SessionAddress) -> None:
         await wait_for(lambda: self.status(address) == "WORKING")
@@ -110,20 +138,22 @@ async def world(
                 new_uuid=uuid4,
             )
 
-        its = moves("clock")
+        its, heard = moves("clock"), Mailbox()
+        catch_up = CatchUp(app, heard.take, now=lambda: at.now())  # noqa: PLW0108
+        looks = Looks(app, its, catch_up, Watchdog(app), now=lambda: at.now())  # noqa: PLW0108
         reconciler = Reconciler(
             app,
             system,
             its,
+            looks,
             leads=lambda: at.leads,
             now=lambda: at.now(),  # noqa: PLW0108
             monotonic=lambda: at.monotonic(),  # noqa: PLW0108
             starts_per_second=starts_per_second,
         )
-        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler)
+        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
         yield at
-        at.leads = False
-        await reconciler.round()
+        await at.leads_anew()
 
 
 async def test_what_works_is_left_alone_and_its_number_is_learned(database: Urls) -> None:
@@ -283,3 +313,65 @@ async def test_many_are_started_one_after_the_other(database: Urls) -> None:
         assert time.monotonic() - started >= 1 / 20
         for address in both:
             await at.works(address)
+
+
+async def test_what_was_missed_is_fetched_once_when_it_is_back(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        async with Phone(at.behind.waha.base_url) as phone:
+            said = [await phone.say(address.session, "5511977776666", "oi", told=False) for _ in range(3)]
+        await at.was_heard(at.now())
+        await at.behind.waha.kill()
+        await at.rounds()
+        await at.works(address)
+        await at.rounds(4)
+        entered = [offer.body.decode() for offer in at.heard.offers]
+        assert len(entered) == 3
+        assert all(id_ in body for id_, body in zip(said, entered, strict=True))
+
+
+async def test_one_that_says_working_and_is_mute_is_restarted_and_its_tenant_told(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        fill(database, address, until=at.now() - timedelta(hours=4))
+        await at.was_heard(at.now() - timedelta(hours=4))
+        await at.leads_anew()
+        async with Phone(at.behind.waha.base_url) as phone:
+            await phone.mute(address.session)
+        before = at.behind.waha.session(address.session).statuses
+        await at.rounds(6)
+        assert at.behind.waha.session(address.session).statuses != before
+        told = [line.what for line in await reads.audit(at.app, ANN)]
+        assert told[0] == "session.mute"
+        assert (await at.row()).repairs == 1
+
+
+async def test_an_exit_that_dies_while_its_session_runs_is_told_of_and_forgiven(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+
+        async def seen(fault: Fault | None) -> tuple[str | None, str | None]:
+            at.behind.proxy.mend()
+            if fault is not None:
+                at.behind.proxy.fault(fault)
+            await at.rounds(2, seconds=301)
+            [lease] = await at.sessions.leases(address)
+            return lease.trouble, (await at.row()).alarm
+
+        assert await seen(Dead()) == ("dead", "exit_in_trouble")
+        assert await seen(None) == (None, None)
+        assert await seen(Claims("US")) == ("wrong_country", "exit_in_trouble")
+        assert await seen(None) == (None, None)
+        assert await seen(Drifts()) == ("drift", "exit_in_trouble")
+        assert (await at.row()).repairs == 0, "a restart would mend no exit"
+
+
+async def test_an_exit_is_looked_at_before_its_provider_lets_it_go(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        looks = len(at.behind.whoami.peers)
+        for _ in range(10):
+            await at.rounds(seconds=70)
+        assert 2 <= len(at.behind.whoami.peers) - looks <= 3, "700 s, a look every 300"
+        [lease] = await at.sessions.leases(address)
+        assert lease.trouble is None

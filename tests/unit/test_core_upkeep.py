@@ -50,6 +50,8 @@ def test_what_works_is_left_alone_for_ever() -> None:
     assert judge(watched("WORKING"), after(10**7)) == Verdict()
     assert not is_steady(watched("WORKING"), after(599))
     assert is_steady(watched("WORKING"), after(600))
+    assert not is_steady(watched("WORKING", repairs=1, repaired_at=after(300)), after(899))
+    assert is_steady(watched("WORKING", repairs=1, repaired_at=after(300)), after(900))
     assert not is_steady(watched("STARTING"), after(10**7))
 
 

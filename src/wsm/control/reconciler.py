@@ -16,12 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from wsm.control.looks import Looks
 from wsm.control.moves import Moves, Place, place_of
-from wsm.core.errors import GatewayRefused, Refused, Unavailable
-from wsm.core.ids import ChatId, ServerName, TenantId
+from wsm.core.errors import Refused, Unavailable
+from wsm.core.exits import look_every
+from wsm.core.ids import ServerName, TenantId
 from wsm.core.upkeep import ASKS_A_PERSON, Alarm, Step, Watched, is_steady, judge
 from wsm.gateway.waha import WahaSession
 from wsm.store import watch
@@ -39,7 +41,6 @@ _PATIENT_AFTER = 3
 """After so many repairs in vain it is looked at no more often than one that works."""
 _LOOKS_AT_ONCE = 16
 _STEPS_AT_ONCE = 4
-_AN_HOUR = timedelta(hours=1)
 _STATUSES = frozenset(
     {
         *("STOPPED", "STARTING", "SCAN_QR_CODE", "WORKING", "FAILED", "UNKNOWN"),
@@ -52,6 +53,7 @@ class Reconciler:
     """Compares and repairs.
 
     app, system        the database as the application's role and as the system's
+    looks              what it sees with, and `moves` what it acts with
     leads              whether this process may: the clock's lead
     starts_per_second  at each gateway at most, when many have to be started
     """
@@ -61,6 +63,7 @@ class Reconciler:
         app: Database,
         system: Database,
         moves: Moves,
+        looks: Looks,
         *,
         leads: Callable[[], bool],
         now: Callable[[], datetime],
@@ -70,6 +73,7 @@ class Reconciler:
         self._app = app
         self._system = system
         self._moves = moves
+        self._looks = looks
         self._leads = leads
         self._now = now
         self._monotonic = monotonic
@@ -129,6 +133,7 @@ class Reconciler:
         for known in (self._busy, self._look_at, self._last, self._servers, self._said):
             known.clear()
         self._away.clear()
+        self._looks.forget()
         _show([])
 
     async def _attend(self, row: Any) -> None:
@@ -138,9 +143,11 @@ class Reconciler:
         pause = _SOON_SECONDS
         try:
             async with self._looking:
-                its = await self._look(place, row)
-            if await self._settled(place, row, its):
-                pause = _OFTEN_SECONDS
+                its = await self._looks.look(place, row)
+            if (its.status or "UNKNOWN") != row.observed or place.server in self._away:
+                self._hurry(place.server)
+            if await self._settled(place, row, await self._looks.listen(place, row, its)):
+                pause = self._patience(place)
             self._said.pop(row.id, None)
         except (Unavailable, Refused) as exc:
             if isinstance(exc, Unavailable):
@@ -184,7 +191,8 @@ class Reconciler:
         async with stepping:
             await self._own_turn(place.server)
             async with self._moves.owned(place) as mine:
-                if judge(await self._look(place, row), self._now()).step is not step:
+                its = await self._looks.listen(place, row, await self._looks.look(place, row))
+                if judge(its, self._now()).step is not step:
                     return
                 may = await watch.note_repair(
                     self._app,
@@ -215,51 +223,10 @@ class Reconciler:
         self._next_step[server] = mine + self._spacing_seconds
         await asyncio.sleep(mine - moment)
 
-    async def _look(self, place: Place, row: Any) -> Watched:
-        """Ask a session's gateway how it is, and keep what is new. Raises Unavailable and Refused."""
-        now = self._now()
-        lease = await self._moves.lease(place)
-        if lease is None and self._moves.is_stranded(place):
-            return self._watched(row, row.observed if row.desired == "stopped" else "STOPPED", now)
-        way = None if lease is None else lease.way
-        gateway = self._moves.bound(place, lease)
-        try:
-            info, differing = await gateway.inspect(self._moves.config(place, way))
-        except GatewayRefused as exc:
-            if exc.reason != "not_found":
-                raise
-            info, differing = None, []
-        status = "UNKNOWN" if info is None else info.status
-        if status != row.observed or place.server in self._away:
-            self._hurry(place.server)
-        if info is not None and (status, info.engine or row.engine) != (row.observed, row.engine):
-            await watch.observe(self._app, place.address, row.id, status, info.engine, now)
-        phone = None if info is None or status != "WORKING" else _phone(info.me)
-        if phone is not None and phone != (row.other_phone or row.phone):
-            await watch.learn_phone(self._app, place.address, row.id, phone)
-        return self._watched(
-            row,
-            None if info is None else status,
-            now,
-            differs=bool(differing) or (lease is None and place.exit_pool is not None),
-            other_number=(row.other_phone if phone is None else phone) not in {None, row.phone or phone},
-            exit_in_trouble=lease is not None and lease.trouble is not None,
-        )
-
-    def _watched(self, row: Any, status: str | None, now: datetime, **more: bool) -> Watched:
-        since = datetime.fromtimestamp(row.since_ms / 1000, UTC) if status == row.observed else now
-        hour_ago_ms = int((now - _AN_HOUR).timestamp() * 1000)
-        return Watched(
-            desired=row.desired,
-            status=status,
-            since=since,
-            engine=row.engine,
-            paired=row.phone is not None,
-            repairs=row.repairs,
-            repaired_at=row.repaired_at,
-            drops=sum(dropped > hour_ago_ms for dropped in row.dropped_ms),
-            **more,
-        )
+    def _patience(self, place: Place) -> float:
+        """How long a session that is as it should be is left alone, in seconds."""
+        pool = self._moves.pools.get(place.exit_pool or "")
+        return _OFTEN_SECONDS if pool is None else min(_OFTEN_SECONDS, look_every(pool).total_seconds())
 
     def _hurry(self, server: ServerName) -> None:
         """Look at every session of a gateway as soon as can be."""
@@ -271,12 +238,6 @@ class Reconciler:
         for id_, its in self._servers.items():
             if its == server and id_ not in self._busy:
                 self._look_at[id_] = moment
-
-
-def _phone(me: ChatId | None) -> str | None:
-    """Read a number off what a session says it is: a hidden id (`@lid`) is none."""
-    user, _, kind = (me or "").partition("@")
-    return user if kind == "c.us" else None
 
 
 def _show(rows: Sequence[Any]) -> None:

@@ -139,8 +139,9 @@ def _helpless(its: Watched) -> Alarm | None:
 
 
 def is_steady(its: Watched, now: datetime) -> bool:
-    """Whether its repairs are to be forgotten."""
-    return its.status == "WORKING" and now - its.since >= STEADY
+    """Whether its repairs are to be forgotten: it has worked for a while, and since the last of them."""
+    begun = its.since if its.repaired_at is None else max(its.since, its.repaired_at)
+    return its.status == "WORKING" and now - begun >= STEADY
 
 
 def _cure(its: Watched, now: datetime) -> Step:

@@ -1,0 +1,162 @@
+"""How a session is: asked of its gateway, through its exit, and heard.
+
+The same answer says how it is, which number it works with and what configuration its gateway keeps. What is
+new is kept at once: the status, unless a webhook has told a newer one; the number, learned at the first
+WORKING; where its exit comes out, looked at before the provider would let it go.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from wsm.control.catchup import CatchUp
+from wsm.control.moves import Moves, Place
+from wsm.control.watchdog import Watchdog
+from wsm.core.errors import ExitFailed, GatewayRefused, GatewayUnavailable
+from wsm.core.exits import look_every
+from wsm.core.ids import ChatId
+from wsm.core.upkeep import Watched
+from wsm.gateway.waha import WahaSession
+from wsm.store import watch
+from wsm.store.database import Database
+from wsm.store.exits import Lease
+from wsm.telemetry import logger
+
+log = logger("reconciler")
+
+_LOOK_AGAIN = timedelta(seconds=30)
+"""How soon an exit that was in trouble is looked at again."""
+_AN_HOUR = timedelta(hours=1)
+_CATCH_UPS_AT_ONCE = 4
+
+
+class Looks:
+    """Looks at sessions, each a `Place` and its row of `store.watch.every`."""
+
+    def __init__(
+        self,
+        app: Database,
+        moves: Moves,
+        catch_up: CatchUp,
+        watchdog: Watchdog,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._app = app
+        self._moves = moves
+        self._catch_up = catch_up
+        self._watchdog = watchdog
+        self._now = now
+        self._catching_up = asyncio.Semaphore(_CATCH_UPS_AT_ONCE)
+
+    def forget(self) -> None:
+        """Forget what was found out: another process looks from now on."""
+        self._watchdog.forget()
+
+    async def look(self, place: Place, row: Any) -> Watched:
+        """Ask a session's gateway how it is, and keep what is new.
+
+        One that cannot even be asked, for only an exit leads there and it has none, counts as stopped. Raises
+        Unavailable and Refused.
+        """
+        now = self._now()
+        lease = await self._exit(place)
+        if lease is None and self._moves.is_stranded(place):
+            return _watched(row, row.observed if row.desired == "stopped" else "STOPPED", now)
+        way = None if lease is None else lease.way
+        gateway = self._moves.bound(place, lease)
+        try:
+            info, differing = await gateway.inspect(self._moves.config(place, way))
+        except GatewayRefused as exc:
+            if exc.reason != "not_found":
+                raise
+            info, differing = None, []
+        status = "UNKNOWN" if info is None else info.status
+        engine = None if info is None else info.engine
+        if (status, engine or row.engine) != (row.observed, row.engine):
+            await watch.observe(self._app, place.address, row.id, status, engine, now)
+        phone = None if info is None or status != "WORKING" else _phone(info.me)
+        if phone is not None and phone != (row.other_phone or row.phone):
+            await watch.learn_phone(self._app, place.address, row.id, phone)
+        return _watched(
+            row,
+            None if info is None else status,
+            now,
+            differs=bool(differing) or (lease is None and place.exit_pool is not None),
+            other_number=(row.other_phone if phone is None else phone) not in {None, row.phone or phone},
+            exit_in_trouble=lease is not None and lease.trouble is not None,
+        )
+
+    async def listen(self, place: Place, row: Any, its: Watched) -> Watched:
+        """Fetch what a session that works has missed, once for each return, and find out if it is mute.
+
+        its  what `look` has just seen; returned with what is found out. Blocks as `CatchUp.fetch` does.
+        """
+        if not its.status == row.observed == "WORKING" or its.other_number or row.phone is None:
+            return its
+        gateway = self._moves.bound(place, await self._moves.lease(place))
+        if row.caught_up_ms < row.since_ms:
+            await self._caught_up(place, row, gateway)
+        mute = await self._watchdog.check(
+            gateway,
+            server=place.server,
+            session=row.id,
+            phone=row.phone,
+            heard_ms=row.heard_ms,
+            since_ms=row.since_ms,
+            now=self._now(),
+        )
+        return msgspec.structs.replace(its, mute=mute)
+
+    async def _exit(self, place: Place) -> Lease | None:
+        """Return a session's exit, looked at again when its time has come, which also keeps it alive."""
+        lease = await self._moves.lease(place)
+        if lease is None or lease.pool not in self._moves.pools:
+            return lease
+        every = look_every(self._moves.pools[lease.pool]) if lease.trouble is None else _LOOK_AGAIN
+        if lease.verified_at is not None and self._now() - lease.verified_at < every:
+            return lease
+        try:
+            return await self._moves.look_at_exit(place, lease)
+        except ExitFailed:
+            return msgspec.structs.replace(lease, trouble="dead")
+        except GatewayUnavailable:
+            return lease  # the check does not answer, which says nothing of the exit
+
+    async def _caught_up(self, place: Place, row: Any, gateway: WahaSession) -> None:
+        """Fetch what was missed; what is cut off goes on with the next look."""
+        try:
+            async with self._catching_up:
+                caught = await self._catch_up.fetch(place.address, row.id, gateway)
+        except GatewayRefused as exc:
+            about = {"tenant": place.address.tenant, "session": place.address.session}
+            log.warning("catch_up_refused", reason=str(exc), **about)
+        else:
+            if caught.cut_off:
+                return
+        await watch.caught_up(self._app, place.address, row.id, row.since_ms)
+
+
+def _watched(row: Any, status: str | None, now: datetime, **more: bool) -> Watched:
+    since = datetime.fromtimestamp(row.since_ms / 1000, UTC) if status == row.observed else now
+    hour_ago_ms = int((now - _AN_HOUR).timestamp() * 1000)
+    return Watched(
+        desired=row.desired,
+        status=status,
+        since=since,
+        engine=row.engine,
+        paired=row.phone is not None,
+        repairs=row.repairs,
+        repaired_at=row.repaired_at,
+        drops=sum(dropped > hour_ago_ms for dropped in row.dropped_ms),
+        **more,
+    )
+
+
+def _phone(me: ChatId | None) -> str | None:
+    """Read a number off what a session says it is: a hidden id (`@lid`) is none."""
+    user, _, kind = (me or "").partition("@")
+    return user if kind == "c.us" else None
