@@ -165,6 +165,9 @@ async def test_the_mark_moves_to_the_newest_when_everything_has_entered(
         assert await here.mark() == before
         await here.fetch()
         assert time.time() - await here.mark() / 1000 == pytest.approx(200, abs=30)
+        await here.say(ANA, "do futuro", ago=-200)
+        await here.fetch()
+        assert await here.mark() <= time.time() * 1000
 
 
 async def test_an_engine_that_nobody_has_named_is_asked_for(redis_url: str, database: Urls) -> None:

@@ -42,6 +42,32 @@ async def test_a_catch_up_is_bounded_and_goes_on_behind_what_has_entered(
         assert await here.fetch(limit=timedelta()) == Caught(cut_off=True)
 
 
+@EVERY_ENGINE
+async def test_of_many_chats_the_oldest_messages_enter_first(
+    redis_url: str, database: Urls, engine: Engine
+) -> None:
+    async with scene(redis_url, database, engine) as here:
+        for number, who in enumerate((ANA, BIA, ANA, ANA, BIA)):
+            await here.say(who, f"{number}")
+        assert (await here.fetch(messages=3)).cut_off
+        assert await here.texts() == ["0", "1", "2"]
+
+
+async def test_pages_that_overlap_enter_nothing_twice(redis_url: str, database: Urls) -> None:
+    async with scene(redis_url, database) as here:
+        await here.say(ANA, "oi")
+
+        class Shifting(History):
+            async def messages(self, chat: ChatId, since_s: int, page: int) -> list[object]:
+                return await super().messages(chat, since_s, max(0, page - 1))
+
+        here.history = Shifting
+        await here.at.stop()
+        [row] = await here.at.rows(TENANT, "select id from sessions")
+        catch_up = CatchUp(here.at.database, here.at.handover.accept, now=now)
+        assert await catch_up.fetch(here.address, row.id, here.gateway) == Caught(fetched=2, entered=1)
+
+
 @pytest.mark.parametrize("engine", [Engine.WEBJS, Engine.WPP])
 async def test_only_chats_in_which_something_happened_are_looked_at_and_not_too_many(
     redis_url: str, database: Urls, engine: Engine
