@@ -1,6 +1,7 @@
 """The bounds of a catch-up, and what becomes of it when something goes away in its midst: nothing is lost."""
 
 import itertools
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +10,10 @@ from structlog.testing import capture_logs
 
 from catching import ANA, BIA, CAIO, SESSION, TENANT, scene
 from databases import Database as Urls
+from waiting import wait_for
 from working import now
 from wsm.control.catchup import CatchUp, Caught
-from wsm.core.errors import GatewayUnavailable, MailboxFull, StreamsUnavailable
+from wsm.core.errors import GatewayRefused, GatewayUnavailable, MailboxFull, StreamsUnavailable
 from wsm.core.ids import ChatId
 from wsm.gateway.history import History
 from wsm.sandbox.waha import Engine
@@ -99,6 +101,42 @@ async def test_more_than_a_page_is_fetched_to_the_end(redis_url: str, database: 
         assert await here.texts() == [f"{number}" for number in range(250)]
 
 
+async def test_a_page_of_which_nothing_was_left_is_not_the_end(redis_url: str, database: Urls) -> None:
+    async with scene(redis_url, database) as here:
+        await here.say(ANA, "oi")
+
+        class Sparse(History):
+            async def messages(self, chat: ChatId, since_s: int, page: int) -> list[object]:
+                return await super().messages(chat, since_s, page - 1) if page else []
+
+        here.history = Sparse
+        assert await here.fetch() == Caught(1, 1)
+
+
+@pytest.mark.parametrize("fault", [GatewayUnavailable("engine_error"), GatewayRefused(404, "not_found")])
+async def test_a_chat_that_cannot_be_read_keeps_no_other_one_out(
+    redis_url: str, database: Urls, fault: Exception
+) -> None:
+    async with scene(redis_url, database, Engine.WEBJS) as here:
+        for who in (ANA, BIA, CAIO):
+            await here.say(who, f"oi de {who}")
+        before = await here.mark()
+
+        class Odd(History):
+            async def messages(self, chat: ChatId, since_s: int, page: int) -> list[object]:
+                if chat.startswith(BIA):
+                    raise fault
+                return await super().messages(chat, since_s, page)
+
+        here.history = Odd
+        with pytest.raises(type(fault)):
+            await here.fetch()
+        assert await here.texts() == [f"oi de {ANA}", f"oi de {CAIO}"]
+        assert await here.mark() == before
+        here.history = History
+        assert await here.fetch() == Caught(3, 1)
+
+
 @EVERY_ENGINE
 async def test_a_gateway_that_dies_in_the_midst_loses_and_doubles_nothing(
     redis_url: str, database: Urls, engine: Engine
@@ -125,7 +163,13 @@ async def test_a_gateway_that_dies_in_the_midst_loses_and_doubles_nothing(
         assert await here.mark() == before
         await here.on.waha._listener.open()
         here.history = History
-        assert await here.fetch() == Caught(120, 120 - entered)
+
+        async def repeated() -> Caught | None:
+            with suppress(GatewayUnavailable):  # until its breaker lets calls through again
+                return await here.fetch()
+            return None
+
+        assert await wait_for(repeated) == Caught(120, 120 - entered)
         assert await here.texts() == [f"{number}" for number in range(120)]
         assert await here.mark() > before
 

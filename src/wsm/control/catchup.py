@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from wsm.core.errors import GatewayRefused, MailboxFull, NotFound
+from wsm.core.errors import GatewayRefused, GatewayUnavailable, MailboxFull, NotFound
 from wsm.core.events import MessageReceived, Origin
 from wsm.core.ids import ChatId, EntryId, SessionAddress
 from wsm.gateway.history import ALL_CHATS
@@ -35,6 +35,7 @@ ones (CONTRACT 3.1), and the seventh repeat of a webhook comes some nine minutes
 _LISTS_ALL_CHATS = frozenset({"GOWS", "NOWEB"})
 _NO_STORE = "store_disabled"
 _BATCH = 100  # entries of one ACCEPT
+_EMPTY_PAGES = 2
 
 Accept = Callable[[Sequence[Offer]], Awaitable[list[Verdict]]]
 
@@ -135,27 +136,44 @@ class CatchUp:
         return self._told_of(its)
 
     async def _in_one_list(self, its: _Haul) -> None:
-        """Go through the gateway's list over all chats; each page enters before the next is asked for."""
+        """Go through the gateway's list over all chats; each page enters before the next is asked for.
+
+        It leaves out what is no message only when it has cut the page, so one empty page is not the end.
+        """
+        empty = 0
         for page in itertools.count():
-            if self._is_over(its, held=0):
+            if empty == _EMPTY_PAGES or self._is_over(its, held=0):
                 return
             said = await its.gateway.history.messages(ALL_CHATS, its.since_s, page)
-            if not said:
-                return
+            empty = 0 if said else empty + 1
             await self._enter(its, await self._missed(its, said))
 
     async def _by_chats(self, its: _Haul) -> None:
-        """Go through the chats one by one. Nothing enters before all were read: first come, first served."""
+        """Go through the chats one by one. Nothing enters before all were read: first come, first served.
+
+        A chat that cannot be read keeps no other one out; what it raised is raised in the end.
+        """
         missed: list[_Missed] = []
+        failed: GatewayUnavailable | GatewayRefused | None = None
         for chat in await self._active(its):
-            for page in itertools.count():
-                if self._is_over(its, held=len(missed)):
-                    break
-                said = await its.gateway.history.messages(chat, its.since_s, page)
-                if not said:
-                    break
-                missed += await self._missed(its, said)
+            try:
+                missed += await self._of_chat(its, chat, held=len(missed))
+            except (GatewayUnavailable, GatewayRefused) as exc:
+                failed = exc
         await self._enter(its, sorted(missed, key=lambda each: each.sent_at_ms))
+        if failed is not None:
+            raise failed
+
+    async def _of_chat(self, its: _Haul, chat: ChatId, *, held: int) -> list[_Missed]:
+        missed: list[_Missed] = []
+        for page in itertools.count():
+            if self._is_over(its, held=held + len(missed)):
+                break
+            said = await its.gateway.history.messages(chat, its.since_s, page)
+            if not said:
+                break
+            missed += await self._missed(its, said)
+        return missed
 
     async def _active(self, its: _Haul) -> list[ChatId]:
         """List the chats in which something may have been said since then."""
