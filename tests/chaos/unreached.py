@@ -36,6 +36,7 @@ UNREACHED = {
     "gateway.waha:WahaSession.delete#*": _MOVES,
     "gateway.waha:WahaSession.qr#*": _MOVES,
     "gateway.waha:WahaSession._control#*": _MOVES,
+    "gateway.waha:WahaSession.probe#*": "only a session that says nothing for too long is asked",
     "gateway.history:History.messages#*": _CATCH_UP,
     "gateway.history:History.chats#*": _CATCH_UP,
     "gateway.clients:Clients.use#1.*": "only with more sessions than clients are kept",
