@@ -130,7 +130,7 @@ async def _founded(ground: Ground, at: Site, addresses: Sequence[SessionAddress]
             await control.create(address.tenant, alias=alias, exit_pool="br")
         await at.known(addresses[-1])
         await _each(addresses, control.start)
-    await _until(ground, "select bool_and(observed = 'WORKING' and phone is not null) from sessions")
+    await _until(ground, "select bool_and(phone is not null and heard_ms > 0) from sessions")
 
 
 async def _report(

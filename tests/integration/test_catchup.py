@@ -145,12 +145,16 @@ async def test_a_message_that_was_fetched_says_so(redis_url: str, database: Urls
         assert [row.said for row in rows] == [None, "true"]
 
 
-async def test_who_never_heard_anything_fetches_nothing(redis_url: str, database: Urls) -> None:
+async def test_who_is_new_fetches_nothing_and_what_he_misses_from_then_on(
+    redis_url: str, database: Urls
+) -> None:
     async with scene(redis_url, database) as here:
         await here.run("update sessions set heard_ms = 0")
-        await here.say(ANA, "de antes")
+        await here.say(ANA, "de antes", ago=3600)
         assert await here.fetch() == Caught()
-        assert await here.mark() == 0
+        assert time.time() - await here.mark() / 1000 == pytest.approx(0, abs=30)
+        await here.say(ANA, "perdida")
+        assert (await here.fetch()).entered == 1
 
 
 async def test_the_mark_moves_to_the_newest_when_everything_has_entered(

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import psycopg
 import pytest
 
 from behind_exits import Behind, behind_exits, needs_exits
@@ -29,7 +30,7 @@ from wsm.core.ids import SessionAddress, TenantId
 from wsm.sandbox.exits import Claims, Dead, Drifts, Fault
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.state import Status
-from wsm.store import catchup, fleet, reads, watch
+from wsm.store import fleet, reads, watch
 from wsm.store.database import Database
 from wsm.streams.handover import Offer, Verdict
 
@@ -53,6 +54,7 @@ class Mailbox(msgspec.Struct):
 class World(msgspec.Struct):
     """Sessions, who moves them, and who looks after them; time goes on by hand."""
 
+    urls: Urls
     app: Database
     system: Database
     behind: Behind
@@ -97,8 +99,9 @@ class World(msgspec.Struct):
         self.leads = True
 
     async def was_heard(self, moment: datetime) -> None:
-        row = await self.row()
-        await catchup.heard_all(self.app, ANN, row.id, int(moment.timestamp() * 1000))
+        heard_ms = int(moment.timestamp() * 1000)
+        async with await psycopg.AsyncConnection.connect(self.urls.owner_url) as owner:
+            await owner.execute("update wsm.sessions set heard_ms = %s", [heard_ms])
 
     async def works(self, address: SessionAddress) -> None:
         await wait_for(lambda: self.status(address) == "WORKING")
@@ -151,7 +154,7 @@ async def world(
             monotonic=lambda: at.monotonic(),  # noqa: PLW0108
             starts_per_second=starts_per_second,
         )
-        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
+        at = World(urls, app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
         yield at
         await at.leads_anew()
 

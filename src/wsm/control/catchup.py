@@ -106,7 +106,7 @@ class CatchUp:
         self._told: set[SessionAddress] = set()
 
     async def fetch(self, address: SessionAddress, session_id: int, gateway: WahaSession) -> Caught:
-        """Fetch what a session that works has missed. Nothing when it never heard anything.
+        """Fetch what a session that works has missed. Nothing for one that is new: its mark begins now.
 
         A gateway that keeps no history (NOWEB without its store) is told of once, and nothing is fetched.
 
@@ -117,9 +117,10 @@ class CatchUp:
         heard = await catchup.heard(self._app, address.tenant, session_id)
         if heard is None:
             raise NotFound(f"tenant {address.tenant} has no session {address.session}")
-        if not heard.heard_ms:
-            return Caught()
         now = self._now()
+        if not heard.heard_ms:  # what it hears from now on may be missed
+            await catchup.heard_all(self._app, address.tenant, session_id, _milliseconds(now))
+            return Caught()
         since = max(heard.heard_ms / 1000 - EARLIER.total_seconds(), (now - self._reach).timestamp())
         engine = heard.engine or (await gateway.get()).engine
         its = _Haul(address, session_id, gateway, engine, int(since), now + self._limit)
@@ -131,7 +132,7 @@ class CatchUp:
             self._tell_once(address)
             return Caught()
         if not its.cut_off:
-            until_ms = min(its.newest_ms, int(now.timestamp() * 1000))
+            until_ms = min(its.newest_ms, _milliseconds(now))
             await catchup.heard_all(self._app, address.tenant, session_id, until_ms)
         return self._told_of(its)
 
@@ -259,4 +260,8 @@ class CatchUp:
         return Caught(its.fetched, its.entered, its.cut_off)
 
     def _now_ms(self) -> int:
-        return int(self._now().timestamp() * 1000)
+        return _milliseconds(self._now())
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
