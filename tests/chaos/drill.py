@@ -51,7 +51,7 @@ _ONCE = Counter({"STARTING": 1, "WORKING": 1})
 
 
 class Report(msgspec.Struct):
-    """What became of the sessions. seconds: from the blow until all of them worked."""
+    """What became of the sessions. seconds: from the blow until everything said was in the history."""
 
     sessions: int
     working: int
@@ -97,11 +97,9 @@ async def drill(ground: Ground, *, count: int) -> Report:
         await at.supervisor.ready("waha")
         await _each(addresses, lambda address: phone.say(address.session, _customer(address), "depois"))
         await at.supervisor.ready()
-        works = "select count(*) = %s from sessions where observed = 'WORKING' and caught_up_ms >= since_ms"
-        await _until(ground, works, count)
-        seconds = time.monotonic() - blow
         everything = "select count(distinct (session_id, body)) = %s from messages where author = 'customer'"
         await _until(ground, everything, 3 * count)
+        seconds = time.monotonic() - blow
         return await _report(ground, phone, addresses, before, seconds)
 
 
