@@ -378,3 +378,16 @@ async def test_an_exit_is_looked_at_before_its_provider_lets_it_go(database: Url
         assert 2 <= len(at.behind.whoami.peers) - looks <= 3, "700 s, a look every 300"
         [lease] = await at.sessions.leases(address)
         assert lease.trouble is None
+
+
+async def test_an_exit_that_is_dropped_soon_is_looked_at_by_everybody_who_comes_by(
+    database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsm.control.reconciler._JITTER", (0.8, 0.8))
+    async with world(database) as at:
+        at.moves.pools = {"br": msgspec.structs.replace(at.behind.pool, sticky_minutes=1)}
+        await at.working()
+        looks = len(at.behind.whoami.peers)
+        for _ in range(4):
+            await at.rounds(seconds=24.5)  # a little sooner than the 30 s in which it must be looked at
+        assert len(at.behind.whoami.peers) - looks == 4, "the next one to come would be late"

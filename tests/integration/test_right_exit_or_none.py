@@ -36,25 +36,31 @@ NOTHING_PASSES = [Dead(), Refuses(), Hangs(), Answers502(), Dies(), Away()]
 WRONG = {Claims("US"): "wrong_country", Drifts(): "drift"}
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who hangs is given up sooner."""
-    monkeypatch.setattr("wsm.gateway.exits._LOOK_SECONDS", 0.5)
-    monkeypatch.setattr("wsm.gateway.server.CONNECT_SECONDS", 0.5)
+class Breaking:
+    """Breaks exits and mends them. Who hangs is given up sooner as long as they are broken."""
 
+    def __init__(self, patience: pytest.MonkeyPatch) -> None:
+        self._patience = patience
 
-async def break_(at: Drill, fault: Fault) -> None:
-    if isinstance(fault, Away):
-        await at.proxy.down()
-    else:
-        at.proxy.fault(fault)
-        at.proxy.cut()
+    async def start(self, at: Drill, fault: Fault) -> None:
+        if isinstance(fault, Hangs):
+            self._patience.setattr("wsm.gateway.exits._LOOK_SECONDS", 0.2)
+            self._patience.setattr("wsm.gateway.server.CONNECT_SECONDS", 0.2)
+        if isinstance(fault, Away):
+            await at.proxy.down()
+        else:
+            at.proxy.fault(fault)
+            at.proxy.cut()
 
-
-async def mend(at: Drill, fault: Fault) -> None:
-    if isinstance(fault, Away):
+    async def stop(self, at: Drill) -> None:
+        self._patience.undo()
         await at.proxy.up()
-    at.proxy.mend()
+        at.proxy.mend()
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Breaking:
+    return Breaking(monkeypatch)
 
 
 async def both(at: Drill) -> tuple[SessionAddress, SessionAddress]:
@@ -71,11 +77,11 @@ def name_of(value: object) -> str:
 
 @pytest.mark.parametrize("fault", [*NOTHING_PASSES, Claims("US")], ids=name_of)
 async def test_with_an_exit_that_is_no_good_at_the_start_nothing_begins(
-    database: Urls, certificate: Certificate, fault: Fault
+    database: Urls, certificate: Certificate, breaking: Breaking, fault: Fault
 ) -> None:
     async with drill(database, certificate) as at:
         ann, bob = await both(at)
-        await break_(at, fault)
+        await breaking.start(at, fault)
         for address in (ann, bob):
             with pytest.raises(GatewayUnavailable, match="exit"):
                 await at.sessions.start(address)
@@ -85,7 +91,7 @@ async def test_with_an_exit_that_is_no_good_at_the_start_nothing_begins(
         assert at.wahas[PRIVATE].world.sessions.keys() == {f"user_{DAN}"}
         assert at.wahas[PUBLIC].world.sessions == {}
         assert {lease.trouble for lease in at.leases()} == {WRONG.get(fault, "dead")}
-        await mend(at, fault)
+        await breaking.stop(at)
         for address in (ann, bob):
             await at.starts(address)
             await at.talks(address)
@@ -93,7 +99,7 @@ async def test_with_an_exit_that_is_no_good_at_the_start_nothing_begins(
         at.check_books()
 
 
-async def an_exit_fails_in_mid_session(at: Drill, fault: Fault) -> None:
+async def an_exit_fails_in_mid_session(at: Drill, breaking: Breaking, fault: Fault) -> None:
     """Tell the story of one fault, from two sessions that work to the same two, and read the books."""
     ann, bob = await both(at)
     for address in (ann, bob):
@@ -102,7 +108,7 @@ async def an_exit_fails_in_mid_session(at: Drill, fault: Fault) -> None:
     written = {address: at.says(address, CUSTOMER) for address in (ann, bob)}
     for address, id_ in written.items():
         await at.hears(address, id_)  # the answer is due, and its exit breaks
-    await break_(at, fault)
+    await breaking.start(at, fault)
     if fault in NOTHING_PASSES:
         await wait_for(lambda: at.whatsapp.present() == {f"user_{DAN}": [HOME]})
         for address in (ann, bob):
@@ -118,7 +124,7 @@ async def an_exit_fails_in_mid_session(at: Drill, fault: Fault) -> None:
         await at.deliver(address.tenant)
         assert at.inbox(address, CUSTOMER) == []
     assert {lease.trouble for lease in at.leases()} == {WRONG.get(fault, "dead")}
-    await mend(at, fault)
+    await breaking.stop(at)
     for address in (ann, bob):
         if isinstance(fault, Drifts):  # where it was, nobody leads any more
             await at.sessions.stop(address)
@@ -130,17 +136,19 @@ async def an_exit_fails_in_mid_session(at: Drill, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [*NOTHING_PASSES, *WRONG], ids=name_of)
-async def test_an_exit_fails_in_mid_session(database: Urls, certificate: Certificate, fault: Fault) -> None:
+async def test_an_exit_fails_in_mid_session(
+    database: Urls, certificate: Certificate, breaking: Breaking, fault: Fault
+) -> None:
     async with drill(database, certificate) as at:
-        await an_exit_fails_in_mid_session(at, fault)
+        await an_exit_fails_in_mid_session(at, breaking, fault)
 
 
 @pytest.mark.parametrize("engine", ["NOWEB", "WEBJS"])
 async def test_an_exit_fails_in_mid_session_with_another_engine(
-    database: Urls, certificate: Certificate, engine: str
+    database: Urls, certificate: Certificate, breaking: Breaking, engine: str
 ) -> None:
     async with drill(database, certificate, engine=engine) as at:
-        await an_exit_fails_in_mid_session(at, Refuses())
+        await an_exit_fails_in_mid_session(at, breaking, Refuses())
 
 
 @pytest.mark.parametrize("engine", ["GOWS", "NOWEB", "WEBJS", "WPP"])
@@ -188,20 +196,24 @@ async def test_the_second_third_and_tenth_start_work_each_with_another_exit(
 
 @pytest.mark.parametrize("fault", [Dead(), Refuses(), Hangs(), Answers502(), Dies()], ids=name_of)
 async def test_what_an_exit_swallows_was_certainly_not_sent_and_stops_nobody_else(
-    database: Urls, certificate: Certificate, fault: Fault
+    database: Urls, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     async with drill(database, certificate) as at:
         ann = await at.found(ANN, PUBLIC, exit_pool="br")
         cleo = await at.found(CLEO, PUBLIC, exit_pool="br")
         await at.starts(ann)
-        at.proxy.fault(fault, of=at.username(at.leases()[0].identity))
-        at.proxy.cut()
+        await at.starts(cleo)
         lease = await at.moves.lease(await at.place(ann))
+        assert lease is not None
+        at.proxy.fault(fault, of=at.username(lease.identity))
+        await at.cut()
         bound = at.moves.bound(await at.place(ann), lease)
+        if isinstance(fault, Hangs):
+            monkeypatch.setattr("wsm.gateway.server.CONNECT_SECONDS", 0.1)
         for _ in range(6):
             with pytest.raises(GatewayUnavailable, match="not reached"):
                 await bound.send_text(ChatId(f"{CUSTOMER}@c.us"), "oi")
-        await at.starts(cleo)
+        monkeypatch.undo()
         await at.talks(cleo)
         at.proxy.mend()
         at.check_books()

@@ -29,6 +29,8 @@ log = logger("reconciler")
 
 _LOOK_AGAIN = timedelta(seconds=30)
 """How soon an exit that was in trouble is looked at again."""
+_EARLY = 0.75
+"""After so much of the time between two looks one is due: who comes by just before may be late next time."""
 _AN_HOUR = timedelta(hours=1)
 _CATCH_UPS_AT_ONCE = 4
 
@@ -117,7 +119,7 @@ class Looks:
         if lease is None or lease.pool not in self._moves.pools:
             return lease
         every = look_every(self._moves.pools[lease.pool]) if lease.trouble is None else _LOOK_AGAIN
-        if lease.verified_at is not None and self._now() - lease.verified_at < every:
+        if lease.verified_at is not None and self._now() - lease.verified_at < every * _EARLY:
             return lease
         try:
             return await self._moves.look_at_exit(place, lease)

@@ -135,6 +135,12 @@ class Lifecycle:
         self._world.learn(Removed(session.name))
         self._enter(session, Status.FAILED)
 
+    def lose(self) -> None:
+        """Forget every session and break its connection, as SIGKILL does."""
+        for session in self._world.sessions.values():
+            self._hang_up(session)
+        self._world.sessions.clear()
+
     def unmute(self, session: Session) -> None:
         """Let a muted session hear again: what was held arrives in a burst."""
         session.muted = False

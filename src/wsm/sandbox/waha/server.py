@@ -131,7 +131,7 @@ class WahaSandbox:
         """Lose what SIGKILL loses: sessions and pending webhooks. Accounts and phones stand outside."""
         await self.world.chores.cancel()
         self.courier.lose()
-        self.world.sessions.clear()
+        self.lifecycle.lose()
         self.world.started_at_ms = now_ms()
 
     def refuse(self, seconds: float) -> None:
