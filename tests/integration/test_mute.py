@@ -47,6 +47,7 @@ from talk, generate_series(%(since)s, %(until)s::timestamptz, %(every)s) at
 class Number(msgspec.Struct):
     """A session that heard something every quarter of an hour for five weeks, until Friday, half past ten."""
 
+    urls: Urls
     shop: Shop
     waha: WahaSandbox
     phone: Phone
@@ -67,6 +68,11 @@ class Number(msgspec.Struct):
             since_ms=int(self.since.timestamp() * 1000),
             now=now,
         )
+
+    def hears(self, now: datetime, *, from_me: bool = False) -> None:
+        """Let a message come in, a customer's or the echo of an own one."""
+        fill(self.urls, self.shop.address, days=0, until=now, from_me=from_me)
+        self.heard = now
 
     async def says(self, status: str) -> None:
         async def reached() -> bool:
@@ -126,7 +132,7 @@ async def number(
         )
         gateway = gateways.session(DEFAULT_SERVER, open_shop.address, None)
         [row] = await watch.every(open_shop.system)
-        its = Number(open_shop, waha, phone, gateways, gateway, Watchdog(open_shop.database), row.id)
+        its = Number(urls, open_shop, waha, phone, gateways, gateway, Watchdog(open_shop.database), row.id)
         await gateway.create(CONFIG, start=True)
         await its.says("WORKING")
         try:
@@ -171,7 +177,7 @@ async def test_what_has_been_mute_and_answers_again_is_not_mute(database: Urls) 
         await its.phone.unmute(its.gateway.address.session)
         assert not await its.is_mute(after(82))
         await its.phone.mute(its.gateway.address.session, "fail")
-        its.heard = after(83)
+        its.hears(after(83))
         assert not await its.is_mute(after(84))
 
 
@@ -195,6 +201,16 @@ async def test_who_was_heard_within_the_hour_or_is_hardly_known_is_not_even_aske
         assert probes() == before
 
 
+async def test_what_wsm_sends_and_the_engine_echoes_is_no_sign_of_life(database: Urls) -> None:
+    async with number(database) as its:
+        await its.phone.mute(its.gateway.address.session, "fail")
+        found = []
+        for minutes in range(5, 90, 5):
+            its.hears(after(minutes), from_me=True)
+            found.append(await its.is_mute(after(minutes)))
+        assert found == [False] * 15 + [True] * 2
+
+
 async def test_a_gateway_that_is_away_or_hangs_as_a_whole_says_nothing_of_its_sessions(
     database: Urls,
 ) -> None:
@@ -204,7 +220,6 @@ async def test_a_gateway_that_is_away_or_hangs_as_a_whole_says_nothing_of_its_se
             assert not await its.is_mute(after(minutes))
         with pytest.raises(GatewayUnavailable):
             await its.gateway.probe("5511900000000")
-        its.heard += timedelta(minutes=1)
         async with silent_server() as url:
             hanging = Gateways(
                 {DEFAULT_SERVER: WahaServer(url=url, api_key="key")},
