@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
 from behind_exits import behind_exits, needs_exits
 from databases import Database as Urls
+from pasts import fill
 from shop import Shop, shop
 from waiting import wait_for
 from wsm.config import WahaServer
@@ -19,7 +19,7 @@ from wsm.control.watchdog import Watchdog
 from wsm.core.errors import GatewayUnavailable
 from wsm.core.exits import Way
 from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName, TenantId
-from wsm.core.mute import QUARTER, quarter, usual
+from wsm.core.mute import quarter, usual
 from wsm.gateway.waha import Gateways, WahaSession, webhook_config
 from wsm.sandbox.exits.faults import Answers502, Dead, Fault, Hangs, Refuses
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
@@ -29,19 +29,6 @@ from wsm.store import fleet, watch
 FRIDAY = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
 CONFIG = webhook_config("http://127.0.0.1:9/webhooks", "s" * 64)
 OTHER = SessionName("user_1460561546_b")
-
-FILL = """
-with known as (
-    insert into contacts (tenant_id, name) values (%(tenant)s, 'Ana') returning id),
-talk as (
-    insert into conversations (tenant_id, session_id, contact_id, chat_id, kind)
-    select %(tenant)s, s.id, known.id, 'ana@c.us', 'direct' from known, sessions s where s.name = %(session)s
-    returning id, session_id)
-insert into messages (tenant_id, sent_at, session_id, conversation_id, author, kind, from_me, bare_id,
-                      stamped_at_ms, entry_ms, entry_n)
-select %(tenant)s, at, talk.session_id, talk.id, 'customer', 'text', %(from_me)s, at::text, 0, 0, 0
-from talk, generate_series(%(since)s, %(until)s::timestamptz, %(every)s) at
-"""
 
 
 class Number(msgspec.Struct):
@@ -71,7 +58,7 @@ class Number(msgspec.Struct):
 
     def hears(self, now: datetime, *, from_me: bool = False) -> None:
         """Let a message come in, a customer's or the echo of an own one."""
-        fill(self.urls, self.shop.address, days=0, until=now, from_me=from_me)
+        fill(self.urls, self.shop.address, now, days=0, from_me=from_me)
         self.heard = now
 
     async def says(self, status: str) -> None:
@@ -94,29 +81,6 @@ def probes() -> float:
     return count
 
 
-def fill(
-    urls: Urls,
-    its: SessionAddress,
-    *,
-    days: float = 35,
-    until: datetime = FRIDAY,
-    every: timedelta = QUARTER,
-    from_me: bool = False,
-) -> None:
-    """Let a session have a past of messages."""
-    since = until - timedelta(days=days)
-    with psycopg.connect(urls.owner_url, autocommit=True) as owner:
-        owner.execute("set search_path = wsm")
-        for month in {
-            since.date().replace(day=1),
-            FRIDAY.date().replace(day=1),
-            (since + timedelta(15)).date(),
-        }:
-            owner.execute("select ensure_month(%s)", (month,))
-        values = {"tenant": its.tenant, "session": its.session, "since": since, "until": until}
-        owner.execute(FILL.encode(), {**values, "every": every, "from_me": from_me})
-
-
 @asynccontextmanager
 async def number(
     urls: Urls, *, engine: Engine = Engine.GOWS, days: float = 35, look_seconds: float = 0.5
@@ -124,7 +88,7 @@ async def number(
     """Run it, on a real WAHA and database."""
     sandbox = WahaSandbox(engine=engine, tempo=Tempo(waits=0.03, retries=0.01))
     async with shop(urls) as open_shop, sandbox as waha, Phone(waha.base_url) as phone:
-        fill(urls, open_shop.address, days=days)
+        fill(urls, open_shop.address, FRIDAY, days=days)
         gateways = Gateways(
             {DEFAULT_SERVER: WahaServer(url=waha.base_url, api_key=waha.api_key)},
             send_timeout_seconds=5,
@@ -286,8 +250,8 @@ async def test_the_past_of_a_session_is_its_own_and_what_customers_wrote(databas
         stranger = SessionAddress(TenantId(77), SessionName("user_77"))
         await fleet.add_tenant(its.shop.system, stranger.tenant, name="", locale="en", capacity=1)
         await fleet.add_session(its.shop.system, stranger, server=DEFAULT_SERVER, alias="", kid="k1")
-        fill(database, address, every=timedelta(hours=1), days=40)
-        fill(database, stranger)
+        fill(database, address, FRIDAY, every=timedelta(hours=1), days=40)
+        fill(database, stranger, FRIDAY)
         rows = {row.name: row.id for row in await watch.every(its.shop.system)}
         now = after(60)
         past = await watch.past_of(its.shop.database, address, rows[OTHER], now)
