@@ -1,4 +1,4 @@
-"""Pasts of sessions: weeks of messages, written into the history at once."""
+"""A past of messages for a session: as many as it takes to have habits."""
 
 from datetime import datetime, timedelta
 
@@ -22,24 +22,27 @@ from talk, generate_series(%(since)s, %(until)s::timestamptz, %(every)s) at
 """
 
 
+_MONTHS = """
+select ensure_month(at::date) from generate_series(date_trunc('month', %(since)s), %(until)s, '1 month') at
+"""
+_HEARD = "update sessions set heard_ms = extract(epoch from %(until)s) * 1000 where name = %(session)s"
+
+
 def fill(
     urls: Urls,
     its: SessionAddress,
+    until: datetime,
     *,
     days: float = 35,
-    until: datetime,
     every: timedelta = QUARTER,
     from_me: bool = False,
 ) -> None:
-    """Let a session have a past of messages."""
-    since = until - timedelta(days=days)
+    """Let messages have come in through a session until a moment, regularly, and be its newest ones."""
+    values = {
+        "tenant": its.tenant, "session": its.session, "since": until - timedelta(days=days), "until": until,
+        "every": every, "from_me": from_me,
+    }  # fmt: skip
     with psycopg.connect(urls.owner_url, autocommit=True) as owner:
         owner.execute("set search_path = wsm")
-        for month in {
-            since.date().replace(day=1),
-            until.date().replace(day=1),
-            (since + timedelta(15)).date(),
-        }:
-            owner.execute("select ensure_month(%s)", (month,))
-        values = {"tenant": its.tenant, "session": its.session, "since": since, "until": until}
-        owner.execute(_FILL.encode(), {**values, "every": every, "from_me": from_me})
+        for statement in (_MONTHS, _FILL, _HEARD):
+            owner.execute(statement.encode(), values)

@@ -34,6 +34,7 @@ OTHER = SessionName("user_1460561546_b")
 class Number(msgspec.Struct):
     """A session that heard something every quarter of an hour for five weeks, until Friday, half past ten."""
 
+    urls: Urls
     shop: Shop
     waha: WahaSandbox
     phone: Phone
@@ -54,6 +55,11 @@ class Number(msgspec.Struct):
             since_ms=int(self.since.timestamp() * 1000),
             now=now,
         )
+
+    def hears(self, now: datetime, *, from_me: bool = False) -> None:
+        """Let a message come in, a customer's or the echo of an own one."""
+        fill(self.urls, self.shop.address, now, days=0, from_me=from_me)
+        self.heard = now
 
     async def says(self, status: str) -> None:
         async def reached() -> bool:
@@ -82,7 +88,7 @@ async def number(
     """Run it, on a real WAHA and database."""
     sandbox = WahaSandbox(engine=engine, tempo=Tempo(waits=0.03, retries=0.01))
     async with shop(urls) as open_shop, sandbox as waha, Phone(waha.base_url) as phone:
-        fill(urls, open_shop.address, until=FRIDAY, days=days)
+        fill(urls, open_shop.address, FRIDAY, days=days)
         gateways = Gateways(
             {DEFAULT_SERVER: WahaServer(url=waha.base_url, api_key=waha.api_key)},
             send_timeout_seconds=5,
@@ -90,7 +96,7 @@ async def number(
         )
         gateway = gateways.session(DEFAULT_SERVER, open_shop.address, None)
         [row] = await watch.every(open_shop.system)
-        its = Number(open_shop, waha, phone, gateways, gateway, Watchdog(open_shop.database), row.id)
+        its = Number(urls, open_shop, waha, phone, gateways, gateway, Watchdog(open_shop.database), row.id)
         await gateway.create(CONFIG, start=True)
         await its.says("WORKING")
         try:
@@ -135,7 +141,7 @@ async def test_what_has_been_mute_and_answers_again_is_not_mute(database: Urls) 
         await its.phone.unmute(its.gateway.address.session)
         assert not await its.is_mute(after(82))
         await its.phone.mute(its.gateway.address.session, "fail")
-        its.heard = after(83)
+        its.hears(after(83))
         assert not await its.is_mute(after(84))
 
 
@@ -159,6 +165,16 @@ async def test_who_was_heard_within_the_hour_or_is_hardly_known_is_not_even_aske
         assert probes() == before
 
 
+async def test_what_wsm_sends_and_the_engine_echoes_is_no_sign_of_life(database: Urls) -> None:
+    async with number(database) as its:
+        await its.phone.mute(its.gateway.address.session, "fail")
+        found = []
+        for minutes in range(5, 90, 5):
+            its.hears(after(minutes), from_me=True)
+            found.append(await its.is_mute(after(minutes)))
+        assert found == [False] * 15 + [True] * 2
+
+
 async def test_a_gateway_that_is_away_or_hangs_as_a_whole_says_nothing_of_its_sessions(
     database: Urls,
 ) -> None:
@@ -168,7 +184,6 @@ async def test_a_gateway_that_is_away_or_hangs_as_a_whole_says_nothing_of_its_se
             assert not await its.is_mute(after(minutes))
         with pytest.raises(GatewayUnavailable):
             await its.gateway.probe("5511900000000")
-        its.heard += timedelta(minutes=1)
         async with silent_server() as url:
             hanging = Gateways(
                 {DEFAULT_SERVER: WahaServer(url=url, api_key="key")},
@@ -235,8 +250,8 @@ async def test_the_past_of_a_session_is_its_own_and_what_customers_wrote(databas
         stranger = SessionAddress(TenantId(77), SessionName("user_77"))
         await fleet.add_tenant(its.shop.system, stranger.tenant, name="", locale="en", capacity=1)
         await fleet.add_session(its.shop.system, stranger, server=DEFAULT_SERVER, alias="", kid="k1")
-        fill(database, address, until=FRIDAY, every=timedelta(hours=1), days=40)
-        fill(database, stranger, until=FRIDAY)
+        fill(database, address, FRIDAY, every=timedelta(hours=1), days=40)
+        fill(database, stranger, FRIDAY)
         rows = {row.name: row.id for row in await watch.every(its.shop.system)}
         now = after(60)
         past = await watch.past_of(its.shop.database, address, rows[OTHER], now)

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-import psycopg
 import pytest
 
 from behind_exits import Behind, behind_exits, needs_exits
@@ -54,7 +53,6 @@ class Mailbox(msgspec.Struct):
 class World(msgspec.Struct):
     """Sessions, who moves them, and who looks after them; time goes on by hand."""
 
-    urls: Urls
     app: Database
     system: Database
     behind: Behind
@@ -97,11 +95,6 @@ class World(msgspec.Struct):
         self.leads = False
         await self.reconciler.round()
         self.leads = True
-
-    async def was_heard(self, moment: datetime) -> None:
-        heard_ms = int(moment.timestamp() * 1000)
-        async with await psycopg.AsyncConnection.connect(self.urls.owner_url) as owner:
-            await owner.execute("update wsm.sessions set heard_ms = %s", [heard_ms])
 
     async def works(self, address: SessionAddress) -> None:
         await wait_for(lambda: self.status(address) == "WORKING")
@@ -154,7 +147,7 @@ async def world(
             monotonic=lambda: at.monotonic(),  # noqa: PLW0108
             starts_per_second=starts_per_second,
         )
-        at = World(urls, app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
+        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
         yield at
         await at.leads_anew()
 
@@ -323,7 +316,6 @@ async def test_what_was_missed_is_fetched_once_when_it_is_back(database: Urls) -
         address = await at.working()
         async with Phone(at.behind.waha.base_url) as phone:
             said = [await phone.say(address.session, "5511977776666", "oi", told=False) for _ in range(3)]
-        await at.was_heard(at.now())
         await at.behind.waha.kill()
         await at.rounds()
         await at.works(address)
@@ -336,8 +328,7 @@ async def test_what_was_missed_is_fetched_once_when_it_is_back(database: Urls) -
 async def test_one_that_says_working_and_is_mute_is_restarted_and_its_tenant_told(database: Urls) -> None:
     async with world(database) as at:
         address = await at.working()
-        fill(database, address, until=at.now() - timedelta(hours=4))
-        await at.was_heard(at.now() - timedelta(hours=4))
+        fill(database, address, at.now() - timedelta(hours=4))
         await at.leads_anew()
         async with Phone(at.behind.waha.base_url) as phone:
             await phone.mute(address.session)

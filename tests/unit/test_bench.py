@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bench import __main__ as bench
-from bench import webhooks
+from bench import clients, webhooks
 from bench.harness import (
     Contender,
     Measure,
@@ -91,3 +91,14 @@ def test_a_generated_webhook_is_what_ingest_and_a_turn_take() -> None:
     assert isinstance(event, MessageReceived)
     assert 1000 < len(body) < 1400
     assert len({webhooks.message(address, number) for number in range(100)}) == 100
+
+
+@LINUX
+async def test_clients_are_weighed_through_real_exits_and_none_is_closed_in_use() -> None:
+    async with clients.far_end() as far:
+        wsm = await clients.cost("wsm", 20, far, crowd=40, held=10)
+        peer = await clients.cost("httpx", 2, far, crowd=40, held=10)
+    assert wsm.sockets >= 1, "every client has made its call; the other end is in this process too"
+    assert (wsm.closed_in_use, wsm.left) == (0, 20)
+    assert peer.built_seconds > wsm.built_seconds
+    assert clients.median([wsm, peer, wsm]).left == 20

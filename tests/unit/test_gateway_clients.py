@@ -51,3 +51,21 @@ async def test_none_is_closed_while_it_is_used() -> None:
     async with clients.use("d", built):
         assert built.open == [False, False, False, True]
     await clients.aclose()
+
+
+async def test_one_that_was_idle_for_longer_than_connections_live_is_closed_when_another_is_used() -> None:
+    moment = 0.0
+    clients, built = Clients(idle_seconds=5, clock=lambda: moment), Built()
+    async with clients.use("held", built):
+        for key in "abc":
+            moment += 2
+            async with clients.use(key, built):
+                pass
+        assert built.open == [True] * 4
+        moment = 8.5
+        async with clients.use("d", built):
+            assert built.open == [True, False, True, True, True], "idle since 2, 4 and 6"
+        moment = 30
+        async with clients.use("a", built):
+            assert built.open == [True, False, False, False, False, True]
+    await clients.aclose()

@@ -7,7 +7,7 @@ nothing. What is remembered is forgotten with the process: the next one asks ane
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from wsm.core.errors import GatewayRefused, Unavailable
 from wsm.core.ids import ServerName
@@ -28,18 +28,21 @@ _AT_ONCE = 4
 others' way."""
 
 
-class _Doubt:
-    """What is remembered of a session between two looks: about 1 KB, 400 bytes of it its past.
+class _Known:
+    """What is remembered of a session between two looks: 1 KB at most, 400 bytes of it its past.
 
-    answered  probes since it was last heard; failed: probes in a row, since it last began to work
+    last      when a customer last wrote, read when `heard_ms` was this
+    past      read when its silence was first long
+    answered  probes since then; failed: probes in a row, since it last began to work
     """
 
-    __slots__ = ("answered", "asked_at", "failed", "heard_ms", "past", "read_at", "since_ms")
+    __slots__ = ("answered", "asked_at", "failed", "heard_ms", "last", "past", "read_at", "since_ms")
 
-    def __init__(self, past: Past, read_at: datetime) -> None:
-        self.past = past
-        self.read_at = read_at
-        self.heard_ms = 0
+    def __init__(self) -> None:
+        self.heard_ms = -1
+        self.last: datetime | None = None
+        self.past: Past | None = None
+        self.read_at: datetime | None = None
         self.since_ms = 0
         self.answered = 0
         self.failed = 0
@@ -54,7 +57,7 @@ class Watchdog:
 
     def __init__(self, app: Database) -> None:
         self._app = app
-        self._doubts: dict[int, _Doubt] = {}
+        self._known: dict[int, _Known] = {}
         self._asking: dict[ServerName, asyncio.Semaphore] = {}
 
     async def check(
@@ -72,49 +75,57 @@ class Watchdog:
 
         For sessions that should run and that their gateway has just called WORKING; once a minute or so each,
         and again before the restart. It stays mute, and is asked again every 40 s, until a probe is answered,
-        it is heard, or it has begun to work anew: then two more probes have to fail.
+        a customer is heard, or it has begun to work anew: then two more probes have to fail.
 
         server    where it is: four of a server's sessions are asked at a time
         session   the row's id
         phone     its own number, digits alone
-        heard_ms  the newest message that came in through it (`sessions.heard_ms`); 0 when there was none. An
-                  echo of what was sent through the gateway is made by the engine itself: no sign of life
+        heard_ms  `sessions.heard_ms`: when it moves, and only then, a customer may have written. Echoes of
+                  what wsm sends, which a mute engine makes by itself, move it too: no signs of life
         since_ms  since when it says WORKING (`sessions.since_ms`)
 
-        Returns at once for a session that was heard within the hour, after one small query for one that was
-        not, at most every 12 h, and for one that is asked within 50 s once its turn has come. Raises
+        Returns at once for a session that was heard within the hour; else after a small query when `heard_ms`
+        has moved, another one at most every 12 h, and within 50 s once its turn to be asked has come. Raises
         StoreUnavailable.
         """
-        if now - _moment(heard_ms) < SHORTEST:
-            self._doubts.pop(session, None)
+        its = self._known.setdefault(session, _Known())
+        await self._listen(gateway, its, session, heard_ms, now)
+        if its.last is None or now - its.last < SHORTEST:
             return False
-        its = await self._doubt(gateway, session, now)
-        if heard_ms != its.heard_ms:
-            its.heard_ms, its.answered, its.failed = heard_ms, 0, 0
         if since_ms != its.since_ms:
             its.since_ms, its.failed = since_ms, 0
         if its.asked_at is not None and now - its.asked_at < _APART:
             return its.failed >= _ENOUGH
-        if its.failed == 0 and not is_silent(its.past, _moment(heard_ms), now, answered=its.answered):
-            return False
+        if its.failed == 0:
+            past = await self._past(gateway, its, session, now)
+            if not is_silent(past, its.last, now, answered=its.answered):
+                return False
         its.asked_at = now
         await self._ask(gateway, server, its, phone)
         return its.failed >= _ENOUGH
 
     def forget(self) -> None:
         """Forget everything: another process leads."""
-        self._doubts.clear()
+        self._known.clear()
 
-    async def _doubt(self, gateway: WahaSession, session: int, now: datetime) -> _Doubt:
-        its = self._doubts.get(session)
-        if its is None or now - its.read_at >= _READ_ANEW:
-            past = await watch.past_of(self._app, gateway.address, session, now)
-            if its is None:
-                its = self._doubts[session] = _Doubt(past, now)
-            its.past, its.read_at = past, now
-        return its
+    async def _listen(
+        self, gateway: WahaSession, its: _Known, session: int, heard_ms: int, now: datetime
+    ) -> None:
+        """Learn when a customer last wrote, if that may be news and matters."""
+        if heard_ms == its.heard_ms or (its.last is not None and now - its.last < SHORTEST):
+            return
+        last = await watch.last_heard(self._app, gateway.address, session, now)
+        its.heard_ms = heard_ms
+        if last != its.last:
+            its.last, its.answered, its.failed = last, 0, 0
 
-    async def _ask(self, gateway: WahaSession, server: ServerName, its: _Doubt, phone: str) -> None:
+    async def _past(self, gateway: WahaSession, its: _Known, session: int, now: datetime) -> Past:
+        if its.past is None or its.read_at is None or now - its.read_at >= _READ_ANEW:
+            its.past = await watch.past_of(self._app, gateway.address, session, now)
+            its.read_at = now
+        return its.past
+
+    async def _ask(self, gateway: WahaSession, server: ServerName, its: _Known, phone: str) -> None:
         """Probe, and remember how it went."""
         about = {"tenant": gateway.address.tenant, "session": gateway.address.session}
         try:
@@ -130,7 +141,3 @@ class Watchdog:
         (log.info if answered else log.warning)(
             "session_silent", answered=answered, failed=its.failed, **about
         )
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

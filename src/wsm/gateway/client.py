@@ -1,8 +1,8 @@
 """The only way to build an HTTP client: its exit is what was said, or there is none.
 
 Left alone, httpx takes proxies from the environment and goes direct where they do not match. One transport
-for every URL leaves it no such way, and the exit is an argument that nobody can forget. A client costs 13 KB
-and 0.14 ms with the shared TLS context; without it 1.7 MB and 42 ms.
+for every URL leaves it no such way, and the exit is an argument that nobody can forget. A client costs 4 KB
+and 0.06 ms with the shared TLS context, 13 KB once it has made a call; without it 1.7 MB and 36 ms.
 """
 
 import re

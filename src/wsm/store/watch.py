@@ -69,6 +69,19 @@ async def set_alarm(
         await transaction.run("set_alarm", session=session, alarm=alarm)
 
 
+async def last_heard(
+    database: Database, address: SessionAddress, session: int, now: datetime
+) -> datetime | None:
+    """Return when a customer last wrote to a session; None when nobody did as far back as `core.mute` looks.
+
+    Takes a millisecond, but beside another session of the tenant that hears much as long as `past_of`.
+    """
+    async with database.transaction(address.tenant) as transaction:
+        row = await transaction.row("last_heard", session=session, since=now - PAST)
+    last: datetime | None = row and row.sent_at
+    return last
+
+
 async def past_of(database: Database, address: SessionAddress, session: int, now: datetime) -> Past:
     """Read in which quarters of an hour a customer wrote to a session, as far back as `core.mute` looks.
 

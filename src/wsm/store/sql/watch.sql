@@ -31,6 +31,10 @@ where id = %(session)s
 -- name: caught_up
 update sessions set caught_up_ms = %(since_ms)s where id = %(session)s
 
+-- name: last_heard
+select sent_at from messages where session_id = %(session)s and not from_me and sent_at >= %(since)s
+order by sent_at desc limit 1
+
 -- name: heard_quarters
 -- For each quarter the first row that fits, by the key (tenant_id, sent_at): as many short looks as there are
 -- quarters, however many messages. (limit 1: as a mere `exists` all of them are read and joined.)
