@@ -1,9 +1,13 @@
-"""Tenants' numbers by command, from nothing to a customer who is served through one and its own exit."""
+"""Tenants' numbers by command, from nothing to a customer who is served through one and its own exit.
+
+Each command is a process, as a person starts it: that is what the seconds of these tests are.
+"""
 
 import asyncio
 import os
 import pty
 import re
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
@@ -38,7 +42,7 @@ check_url = "{check_url}"
 """
 
 
-class Counter(msgspec.Struct):
+class Desk(msgspec.Struct):
     """Where somebody stands who gives commands."""
 
     at: Town
@@ -77,14 +81,14 @@ class Counter(msgspec.Struct):
 
 
 @asynccontextmanager
-async def counter(ground: Ground, tmp_path: Path) -> AsyncIterator[Counter]:
+async def at_a_desk(ground: Ground, tmp_path: Path) -> AsyncIterator[Desk]:
     """A site with a pool of exits, whose sessions wait for a person to pair them."""
     async with ExitProxy(password=PASSWORD) as proxy, Whoami(proxy.country_of) as whoami:
         settings = tmp_path / "wsm.toml"
         settings.write_text(POOL.format(port=proxy.port, password=PASSWORD, check_url=whoami.url))
         async with town(ground, changed={"WSM_CONFIG": str(settings)}) as at:
             at.waha.world.auto_scan = False
-            yield Counter(at, proxy, whoami, at.site.environ)
+            yield Desk(at, proxy, whoami, at.site.environ)
 
 
 async def read_until(process: Process, text: str) -> str:
@@ -99,7 +103,7 @@ async def read_until(process: Process, text: str) -> str:
 
 
 async def test_a_session_made_by_command_serves_a_customer(ground: Ground, tmp_path: Path) -> None:
-    async with counter(ground, tmp_path) as desk:
+    async with at_a_desk(ground, tmp_path) as desk:
         at, run = desk.at, desk.run
         at.waha.world.auto_scan = True
         await at.found(SHOP)
@@ -132,7 +136,7 @@ async def test_a_session_made_by_command_serves_a_customer(ground: Ground, tmp_p
 async def test_a_code_is_drawn_and_renewed_in_a_terminal_until_it_is_scanned(
     ground: Ground, tmp_path: Path
 ) -> None:
-    async with counter(ground, tmp_path) as desk:
+    async with at_a_desk(ground, tmp_path) as desk:
         run = desk.run
         await run("tenant", "add", SHOP, "--exit", "br")
         await desk.asks_for_a_login()
@@ -143,6 +147,16 @@ async def test_a_code_is_drawn_and_renewed_in_a_terminal_until_it_is_scanned(
         picture = tmp_path / "code.png"
         assert "written to" in await run("session", "qr", SHOP, "--png", picture, "--once")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+        process = await desk.begin("session", "qr", SHOP, "--raw")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for code in (desk.at.waha.session(NAME).qr, f"2@{'one more' * 10}"):
+            desk.at.waha.session(NAME).qr = code
+            assert (await process.stdout.readline()).decode() == f"{code}\n"
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+        assert await process.stderr.read() == b""
 
         ours, theirs = pty.openpty()
         process = await desk.begin("session", "qr", SHOP, stdout=theirs)
@@ -184,12 +198,11 @@ class Screen:
 async def test_a_number_is_paired_by_a_code_tried_out_and_replaced_after_a_confirmation(
     ground: Ground, tmp_path: Path
 ) -> None:
-    async with counter(ground, tmp_path) as desk:
+    async with at_a_desk(ground, tmp_path) as desk:
         at, run = desk.at, desk.run
         [who] = customers(1)
         await run("tenant", "add", SHOP, "--exit", "br")
         await desk.asks_for_a_login()
-        assert "phone: " in await run("session", "pair", SHOP, "ana", ends=2)
         waiting = await run("session", "show", SHOP)
         assert "`wsm session pair`" in waiting
         assert "unconfirmed" not in waiting
@@ -216,7 +229,6 @@ async def test_a_number_is_paired_by_a_code_tried_out_and_replaced_after_a_confi
         listed = await run("session", "list", SHOP)
         assert "works with …5678: unconfirmed" in listed
         assert OWN not in listed + refused
-        assert OTHER in await run("session", "show", SHOP)
         assert "keeps the number …5678" in await run("session", "confirm", SHOP)
         assert "arrived" in await run("session", "test-send", SHOP, who, "--text", "de novo")
         assert at.inbox(who) == ["oi", "de novo"]
@@ -225,7 +237,7 @@ async def test_a_number_is_paired_by_a_code_tried_out_and_replaced_after_a_confi
         assert all(secret not in logged for secret in (OWN, OTHER, "de novo"))
 
 
-async def _pair(desk: Counter, phone: str) -> str:
+async def _pair(desk: Desk, phone: str) -> str:
     """Pair a phone with what the command says; returns all that it said."""
     process = await desk.begin("session", "pair", SHOP, f"+{phone}")
     said = await read_until(process, "\n\n")
@@ -239,7 +251,7 @@ async def _pair(desk: Counter, phone: str) -> str:
 
 
 async def test_a_passkey_is_explained_answered_and_compared(ground: Ground, tmp_path: Path) -> None:
-    async with counter(ground, tmp_path) as desk:
+    async with at_a_desk(ground, tmp_path) as desk:
         run = desk.run
         await run("tenant", "add", SHOP, "--direct")
         await desk.asks_for_a_login()
@@ -250,8 +262,6 @@ async def test_a_passkey_is_explained_answered_and_compared(ground: Ground, tmp_
         await desk.at.until("select observed = 'PASSKEY_REQUIRED' from sessions")
         assert "`wsm session passkey` says what to do" in await run("session", "show", SHOP)
         answer = tmp_path / "answer.json"
-        answer.write_text("[]")
-        assert "answer: " in await run("session", "passkey", SHOP, "--answer", answer, ends=2)
         answer.write_text(ASSERTION)
         assert "if it is 4711" in await run("session", "passkey", SHOP, "--answer", answer)
         assert "the code to compare is 4711" in await run("session", "show", SHOP)

@@ -25,7 +25,7 @@ from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName
 from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Fault, Hangs, Refuses, Whoami, direct
 from wsm.sandbox.waha import faults
 from wsm.sandbox.waha.server import WahaSandbox
-from wsm.store import fleet, watch
+from wsm.store import exits, fleet, watch
 from wsm.store.database import Database
 from wsm.wire.signature import session_secret
 
@@ -439,10 +439,14 @@ async def test_nothing_is_tried_through_an_exit_in_trouble(
 
 async def test_nothing_is_tried_without_an_exit_that_should_be_there(database: Urls) -> None:
     async with working(database, route="private") as (at, address):
+        async with opened(Database(database.app_url, connections=1)) as app:
+            await exits.release(app, ANN, (await at.now_at(ANN)).id, START)
+        with pytest.raises(GatewayUnavailable, match="no exit"):
+            await tried(at, address)
         await at.sessions.stop(address)
         at.waha.lifecycle.start(at.waha.session(address.session))
         await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
-        with pytest.raises(GatewayUnavailable, match="no exit"):
+        with pytest.raises(GatewayUnavailable, match="should be stopped"):
             await tried(at, address)
         assert got(at) == []
 

@@ -111,6 +111,15 @@ def test_a_picture_is_its_owners_alone_and_is_replaced_whole(tmp_path: Path) -> 
         login._write(tmp_path / "nowhere" / "code.png", b"")
 
 
+@pytest.mark.parametrize("written", [None, b"", b"[]", b"ana", b"\xff"])
+def test_what_no_passkey_answered_is_refused(tmp_path: Path, written: bytes | None) -> None:
+    path = tmp_path / "answer.json"
+    if written is not None:
+        path.write_bytes(written)
+    with pytest.raises(BadInput, match="answer: "):
+        login._assertion(path)
+
+
 # Numbers
 
 

@@ -119,11 +119,14 @@ class Sessions:
     ) -> Trial:
         """Send one text to a number (digits alone) as a check, and say what became of it: see `trial`.
 
-        Raises GatewayUnavailable with the reason when nothing may leave: another number than its own, no
-        exit, or one that is not as it should be, which is looked at first; and what `trial.try_out` raises.
+        Raises GatewayUnavailable with the reason when nothing may leave: it should be stopped, works with
+        another number than its own, or has no exit or one that is not as it should be, which is looked at
+        first; and what `trial.try_out` raises.
         """
         row = await self.session(address)
         place = place_of(address.tenant, row)
+        if row.desired == "stopped":
+            raise GatewayUnavailable("the session should be stopped: start it")
         if row.other_phone is not None:
             raise GatewayUnavailable("it works with another number than its own, which nobody confirmed")
         lease = await self._moves.lease(place)
