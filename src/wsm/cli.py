@@ -27,6 +27,7 @@ from wsm.core.ids import (
     SessionName,
 )
 from wsm.desk import Desk, tenant_number
+from wsm.switchboard.commands import add_sessions, add_ways
 
 if TYPE_CHECKING:
     from wsm.store.database import Database
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _line_commands(commands)
     desk = Desk(_settings)
     _tenant_commands(commands, desk)
-    desk.add_sessions(commands)
+    add_sessions(commands, _settings)
     desk.add_letters(commands)
     _sandbox_commands(commands)
     check = commands.add_parser("check", help="whether the WAHA servers keep logins, and sessions apart")
@@ -114,7 +115,8 @@ def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     add.add_argument("--locale", default="pt-BR", choices=["pt-BR", "en"])
     add.add_argument("--capacity", type=int, default=1, help="customers served at a time")
     add.add_argument("--session", help="its name at the gateway; user_<tenant> if not given")
-    add.add_argument("--server", default="default", help="the WAHA server that runs it")
+    add.add_argument("--server", help="the WAHA server that runs it; if not given the one with the most room")
+    add_ways(add)
     add.set_defaults(run=_tenant_add)
     desk.add_tenant_verbs(verbs)
 
@@ -284,6 +286,8 @@ def _tenant_add(arguments: argparse.Namespace) -> None:
         settings = _settings()
         if not settings.master_key_id:
             raise BadInput("master_key_id", "is needed here and not set")
+        if arguments.exit and arguments.exit not in settings.exits:
+            raise BadInput("exit", f"no pool named {arguments.exit!r}")
         address = SessionAddress(
             arguments.tenant, SessionName(arguments.session or f"user_{arguments.tenant}")
         )
@@ -295,16 +299,24 @@ def _tenant_add(arguments: argparse.Namespace) -> None:
                 locale=arguments.locale,
                 capacity=arguments.capacity,
             )
-            await fleet.add_session(
+            await fleet.place_session(
                 database,
                 address,
-                server=ServerName(arguments.server),
+                server=ServerName(arguments.server) if arguments.server else None,
+                capacities=_capacities(settings),
                 alias="",
                 kid=settings.master_key_id,
+                exit_pool=arguments.exit,
             )
         print(f"webhook: /webhooks/waha/{address.tenant}/{address.session}")
 
     asyncio.run(run())
+
+
+def _capacities(settings: config.Settings) -> dict[ServerName, int]:
+    """How many sessions each server may have; where the settings name none, there is the default one."""
+    servers = settings.waha or {DEFAULT_SERVER: config.WahaServer()}
+    return {ServerName(name): server.capacity for name, server in servers.items()}
 
 
 def _sandbox_serve(arguments: argparse.Namespace) -> None:

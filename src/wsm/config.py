@@ -72,6 +72,8 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One WAHA: where it is, and what it shares with wsm.
 
+    capacity      so many sessions may be placed on it; WAHA's own pages say 500 for GOWS, 100 to 500 for
+                  NOWEB, 50 for browsers (CONTRACT 9)
     route         private: sessions reach it without their exits, which it uses itself; public: through them
     hook_secrets  the secrets of its one global hook, two at most while one replaces the other; empty
                   refuses everything at the shared hook.
@@ -79,6 +81,7 @@ class WahaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     url: str = ""
     api_key: str = ""
+    capacity: Annotated[int, Meta(ge=1, le=100_000)] = 500
     route: Literal["private", "public"] = "private"
     hook_secrets: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""The commands for who looks after a running fleet: sessions, pauses, dead letters, the quarantine.
+"""The commands for who looks after a running fleet: tenants, pauses, dead letters, the quarantine.
 
 Lists never show what a customer wrote; `show` does, for the letters that it names. What is dropped is gone,
 so each drop leaves a line in the log. Everything here may be repeated.
@@ -9,12 +9,11 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsm.config import Settings
 from wsm.core.errors import BadInput, NotFound
-from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
+from wsm.core.ids import TenantId
 from wsm.sandbox.screen import plain
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 (it has no public name)
 
-Work = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, None]]
+Work = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int | None]]
+"""What a command does; it may return an exit code."""
 
 
 def tenant_number(text: str) -> TenantId:
@@ -33,6 +33,15 @@ def tenant_number(text: str) -> TenantId:
     if not 0 < number < 2**63:
         raise argparse.ArgumentTypeError("a tenant is a positive number below 2^63")
     return TenantId(number)
+
+
+def add_verb(
+    verbs: "Commands", name: str, work: Work, settings: Callable[[], Settings], text: str
+) -> argparse.ArgumentParser:
+    """Add a command. settings: reads them when it runs."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text)
+    parser.set_defaults(run=lambda arguments: asyncio.run(work(arguments, settings())))
+    return parser
 
 
 class Desk:
@@ -52,34 +61,6 @@ class Desk:
         for parser in (show, pause, resume):
             parser.add_argument("tenant", type=tenant_number)
         pause.add_argument("--reason", default="by hand", help="shown to whoever asks; no customer's words")
-
-    def add_sessions(self, commands: "Commands") -> None:
-        """Add `session create|list|show|start|stop|restart|logout|delete|qr`."""
-        session = commands.add_parser("session", help="the WhatsApp numbers of a tenant")
-        verbs = session.add_subparsers(metavar="VERB", required=True)
-        create = self._verb(verbs, "create", _session_create, "make a session, stopped")
-        create.add_argument("--alias", default="", help="for a second one: user_<tenant>_<alias>")
-        create.add_argument("--server", default=DEFAULT_SERVER, help="the WAHA server that runs it")
-        way = create.add_mutually_exclusive_group(required=True)
-        way.add_argument("--exit", metavar="POOL", help="the pool that its exits come from")
-        way.add_argument("--direct", action="store_true", help="WhatsApp sees the WAHA server's own address")
-        listed = self._verb(verbs, "list", _session_list, "a tenant's sessions")
-        for parser in (create, listed):
-            parser.add_argument("tenant", type=tenant_number)
-        for name, work, text in (
-            ("show", _session_show, "how a session is, and every exit that it had"),
-            ("start", _session_start, "take an exit, look where it comes out, configure and start"),
-            ("stop", _session_stop, "stop; the login stays, the exit is released"),
-            ("restart", _session_restart, "stop and start at the gateway, with the same exit"),
-            ("logout", _session_logout, "unlink the phone and stop"),
-            ("delete", _session_delete, "unlink the phone and let the gateway forget the session"),
-            ("qr", _session_qr, "the code to scan"),
-        ):
-            parser = self._verb(verbs, name, work, text)
-            parser.add_argument("tenant", type=tenant_number)
-            parser.add_argument("--session", help="its name; user_<tenant> if not given")
-            if name == "qr":
-                parser.add_argument("--png", type=Path, help="write a picture; without it, the text")
 
     def add_letters(self, commands: "Commands") -> None:
         """Add `dead` and `quarantine`."""
@@ -103,9 +84,7 @@ class Desk:
         _name_letters(self._verb(verbs, "drop", _quarantine_drop, "forget them for ever"), every=True)
 
     def _verb(self, verbs: "Commands", name: str, work: Work, text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, help=text)
-        parser.set_defaults(run=lambda arguments: asyncio.run(work(arguments, self._settings())))
-        return parser
+        return add_verb(verbs, name, work, self._settings, text)
 
 
 def _name_letters(parser: argparse.ArgumentParser, *, every: bool) -> None:
@@ -121,91 +100,6 @@ def _letter_id(text: str) -> str:
     if not (text.isascii() and milliseconds.isdigit() and counter.isdigit() and len(text) <= 40):  # noqa: PLR2004
         raise argparse.ArgumentTypeError("an id looks like 1763640000000-0")
     return text
-
-
-# --- sessions
-
-
-def _address(arguments: argparse.Namespace) -> SessionAddress:
-    name = arguments.session or f"user_{arguments.tenant}"
-    return SessionAddress(arguments.tenant, SessionName(name))
-
-
-async def _session_create(arguments: argparse.Namespace, settings: Settings) -> None:
-    from wsm.bootstrap import sessions  # noqa: PLC0415
-
-    async with sessions(settings) as control:
-        address = await control.create(
-            arguments.tenant,
-            alias=arguments.alias,
-            server=ServerName(arguments.server),
-            exit_pool=arguments.exit,
-        )
-    print(f"{address.session} is made and stopped")
-
-
-async def _session_list(arguments: argparse.Namespace, settings: Settings) -> None:
-    from wsm.bootstrap import tenant_reads  # noqa: PLC0415
-    from wsm.store import reads  # noqa: PLC0415
-
-    async with tenant_reads(settings) as database:
-        rows = await reads.sessions(database, arguments.tenant)
-    for row in rows:
-        way = row.exit_pool or "direct"
-        print(f"{row.name:<32} should be {row.desired:<8} was {row.observed:<14} {row.server}  exit {way}")
-    if not rows:
-        print("he has no sessions")
-
-
-async def _session_show(arguments: argparse.Namespace, settings: Settings) -> None:
-    from wsm.bootstrap import sessions  # noqa: PLC0415
-
-    address = _address(arguments)
-    async with sessions(settings) as control:
-        leases = await control.leases(address)
-        info = await control.look(address)
-    number = "known" if info.me else "unknown"
-    print(f"status  {info.status}  engine {info.engine or 'unknown'}  number {number}")
-    for lease in leases:
-        ended = f"{lease.released_at:%Y-%m-%d %H:%M}" if lease.released_at else "now"
-        came_out = f"{lease.address or 'nowhere yet'} {lease.country or ''}".rstrip()
-        during = f"{lease.leased_at:%Y-%m-%d %H:%M} to {ended}"
-        print(
-            f"exit    {lease.identifier}  {lease.pool}  {came_out}  {during}  {lease.trouble or ''}".rstrip()
-        )
-
-
-def _asks(what: str, done: str) -> Work:
-    """Make a command that asks one thing of a session."""
-
-    async def work(arguments: argparse.Namespace, settings: Settings) -> None:
-        from wsm.bootstrap import sessions  # noqa: PLC0415
-
-        address = _address(arguments)
-        async with sessions(settings) as control:
-            await getattr(control, what)(address)
-        print(f"{address.session} {done}")
-
-    return work
-
-
-_session_start = _asks("start", "is starting; `wsm session qr` shows its code, if it asks for one")
-_session_stop = _asks("stop", "is stopped")
-_session_restart = _asks("restart", "is starting again")
-_session_logout = _asks("logout", "is logged out and stopped")
-_session_delete = _asks("delete", "is deleted at its gateway")
-
-
-async def _session_qr(arguments: argparse.Namespace, settings: Settings) -> None:
-    from wsm.bootstrap import sessions  # noqa: PLC0415
-
-    async with sessions(settings) as control:
-        if arguments.png is None:
-            print(await control.qr_text(_address(arguments)))
-            return
-        picture = await control.qr(_address(arguments))
-    arguments.png.write_bytes(picture)
-    print(f"written to {arguments.png}; it is good for some 20 seconds")
 
 
 # --- tenants

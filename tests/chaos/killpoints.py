@@ -43,6 +43,7 @@ ASIDE = {
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.catchup": "keeps what was heard of sessions, beside the messages",
+    "wsm.gateway.login": "asks and answers what a login needs, for commands of people",
     "wsm.store.exits": "leases exits to sessions, beside the messages",
     "wsm.store.migrate": "runs before any process does",
     "wsm.store.owners": "leases sessions to who moves them, beside the messages",

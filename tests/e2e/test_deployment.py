@@ -87,7 +87,7 @@ async def test_what_compose_starts_serves_a_customer_through_the_shared_hook(
             children.append(Child(name=name, command=command, environ=environ, ready_url=ready))
         async with Supervisor(children, logs=tmp_path / "log") as supervisor, Phone(waha.base_url) as phone:
             await supervisor.ready()
-            words = ["tenant", "add", TENANT, "--name", "Padaria Aurora"]
+            words = ["tenant", "add", TENANT, "--name", "Padaria Aurora", "--direct"]
             added = await run(words, environment(services, "clock", addresses))
             assert added == f"webhook: /webhooks/waha/{TENANT}/{SESSION}\n"
             known: bool = await wait_for(lambda: is_known(hook["url"]))

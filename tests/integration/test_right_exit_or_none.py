@@ -118,7 +118,7 @@ async def an_exit_fails_in_mid_session(at: Drill, breaking: Breaking, fault: Fau
             await at.look_at_exit(address)
         with pytest.raises(GatewayUnavailable, match="exit"):
             await at.sessions.restart(address)
-        asks = (ask(address) for ask in (at.sessions.look, at.sessions.qr, at.sessions.qr_text))
+        asks = (ask(address) for ask in (at.sessions.look, at.code))
         for answer in await asyncio.gather(*asks, return_exceptions=True):
             assert not isinstance(answer, BaseException) or isinstance(answer, WsmError)
         await at.deliver(address.tenant)

@@ -278,3 +278,42 @@ async def test_a_code_fits_the_description(schemas: Schemas) -> None:
         for query, accept in (({"format": "raw"}, "*/*"), ({}, "application/json")):
             answer = await on.api.get("/api/main/auth/qr", params=query, headers={"Accept": accept})
             schemas.check_answer("get", "/api/{session}/auth/qr", 200, answer.json())
+
+
+async def test_a_pairing_by_code_and_with_a_passkey_fits_the_description(schemas: Schemas) -> None:
+    signed = {"clientDataJSON": "e30", "authenticatorData": "YQ", "signature": "YQ"}
+    assertion: dict[str, Any] = {"id": "YQ", "rawId": "YQ", "type": "public-key", "response": signed}
+    async with stage(auto_scan=False) as on:
+        await on.post("/api/sessions", name="main", start=True, config={"webhooks": [on.webhook("*")]})
+        asked = await on.post("/api/main/auth/request-code", phoneNumber="5511960001234")
+        schemas.check_answer("post", "/api/{session}/auth/request-code", 201, asked)
+        assert set(asked) == {"code"}
+        await on.phone.scan("main", passkey=True, code="1234")
+        challenge = await on.get("/api/main/auth/passkey/challenge")
+        schemas.check_answer("get", "/api/{session}/auth/passkey/challenge", 200, challenge)
+        await on.get("/api/main/auth/passkey/confirmation", status=422)
+        assert await on.post("/api/main/auth/passkey", **assertion) is None
+        compare = await on.get("/api/main/auth/passkey/confirmation")
+        schemas.check_answer("get", "/api/{session}/auth/passkey/confirmation", 200, compare)
+        assert await on.post("/api/main/auth/passkey/confirm") is None
+        assert await on.phone.wait_idle()
+        told = {body["payload"]["status"]: body for body in on.hook.events("session.status")}
+        assert told["PASSKEY_REQUIRED"]["payload"]["data"] == challenge
+        assert told["PASSKEY_CONFIRMATION_REQUIRED"]["payload"]["data"] == compare == {"code": "1234"}
+        assert told["WORKING"]["payload"]["data"] is None
+        for body in on.hook.events():
+            schemas.check_webhook(body)
+
+
+async def test_what_is_asked_in_pairing_is_what_the_description_knows(waha_fixtures: Path) -> None:
+    openapi = msgspec.json.decode((waha_fixtures / "openapi.json").read_bytes())
+    for method, path in (
+        ("post", "request-code"),
+        ("post", "passkey"),
+        ("post", "passkey/confirm"),
+        ("get", "passkey/challenge"),
+        ("get", "passkey/confirmation"),
+    ):
+        assert method in openapi["paths"][f"/api/{{session}}/auth/{path}"]
+    required = openapi["components"]["schemas"]["RequestCodeRequest"]["required"]
+    assert required == ["phoneNumber"]

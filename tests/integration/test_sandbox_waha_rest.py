@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from wahastage import stage
+from wsm.core.errors import BadInput
 from wsm.sandbox.waha import Tempo
 
 CUSTOMER = "5511977776666"
@@ -343,3 +344,33 @@ async def test_who_waits_too_long_for_the_lock_of_a_session_gets_a_500() -> None
         async with on.waha.lifecycle.alone("main"):
             refused = await on.post("/api/sessions/main/stop", 500)
         assert refused["exception"]["message"] == "async-lock timed out in queue main"
+
+
+async def test_a_code_to_type_is_given_for_a_number_while_a_login_is_asked_for() -> None:
+    async with stage(auto_scan=False, tempo=Tempo(waits=0.02, retries=0.01)) as on:
+        await on.post("/api/sessions", name="main")
+        await on.post("/api/main/auth/request-code", status=422, phoneNumber="5511960001234")
+        await on.post("/api/sessions/main/start")
+        for wrong in ({}, {"phoneNumber": "ana"}, {"phoneNumber": 5511960001234}):
+            assert (await on.post("/api/main/auth/request-code", status=400, **wrong))["statusCode"] == 400
+        code = (await on.post("/api/main/auth/request-code", phoneNumber="5511960001234"))["code"]
+        with pytest.raises(BadInput, match="code"):
+            await on.phone.enter_code("main", "AAAA-AAAA")
+        assert await on.phone.enter_code("main", code) == "5511960001234"
+        assert await on.phone.wait_idle()
+        assert (await on.get("/api/sessions/main"))["me"]["id"] == "5511960001234@c.us"
+        await on.post("/api/main/auth/request-code", status=422, phoneNumber="5511960001234")
+
+
+async def test_noweb_takes_no_method_for_its_code_and_no_other_engine_than_gows_has_passkeys() -> None:
+    async with stage(engine="NOWEB", auto_scan=False, tempo=Tempo(waits=0.1, retries=0.01)) as on:
+        await on.post("/api/sessions", name="main", start=True)
+        asked = {"phoneNumber": "5511960001234", "method": "sms"}
+        await on.post("/api/main/auth/request-code", status=422, **asked)
+        await on.post("/api/main/auth/request-code", phoneNumber="5511960001234")
+        with pytest.raises(BadInput, match="GOWS"):
+            await on.phone.scan("main", passkey=True)
+        for path in ("challenge", "confirmation"):
+            await on.get(f"/api/main/auth/passkey/{path}", status=422)
+        await on.post("/api/main/auth/passkey/confirm", status=422)
+        await on.post("/api/main/auth/passkey", status=400, id="a")

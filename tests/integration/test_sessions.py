@@ -1,8 +1,10 @@
 """Sessions by request: exits taken, looked at and given back, and nothing started that is not in order."""
 
+import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,22 +14,25 @@ import pytest
 
 from behind_exits import PASSWORD, behind_exits, needs_exits
 from databases import Database as Urls
-from shop import START
+from shop import START, shop
 from waiting import wait_for
 from wsm.bootstrap import opened
 from wsm.control.moves import Keys, Moves
 from wsm.control.sessions import Sessions
+from wsm.control.trial import Trial
 from wsm.core.errors import BadInput, ExitFailed, GatewayUnavailable, NotFound
-from wsm.core.ids import TenantId
+from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
 from wsm.sandbox.exits import Claims, Dead, Drifts, ExitProxy, Fault, Hangs, Refuses, Whoami, direct
+from wsm.sandbox.waha import faults
 from wsm.sandbox.waha.server import WahaSandbox
-from wsm.store import fleet
+from wsm.store import exits, fleet, watch
 from wsm.store.database import Database
 from wsm.wire.signature import session_secret
 
 pytestmark = needs_exits
 
 ANN, BOB = TenantId(77), TenantId(78)
+CUSTOMER = "5511977776666"
 KEY = b"k" * 32
 HOOKS = "http://127.0.0.1:9/webhooks/waha"
 
@@ -172,15 +177,6 @@ async def test_a_direct_session_has_no_exit_and_keeps_none(database: Urls) -> No
         assert await at.sessions.leases(address) == []
         await at.sessions.stop(address)
         assert list(at.proxy.seen) == []
-
-
-async def test_a_code_is_shown_as_a_picture_and_as_text(database: Urls) -> None:
-    async with desk(database, route="private") as at:
-        address = await at.sessions.create(ANN, exit_pool="br")
-        at.waha.world.auto_scan = False
-        await at.sessions.start(address)
-        assert (await at.sessions.qr(address)).startswith(b"\x89PNG")
-        assert (await at.sessions.qr_text(address)).startswith("2@")
 
 
 async def test_logging_out_and_deleting_release_the_exit(database: Urls) -> None:
@@ -356,3 +352,148 @@ async def test_an_unknown_pool_is_refused(database: Urls) -> None:
     async with desk(database) as at:
         with pytest.raises(BadInput, match="no pool named 'us'"):
             await at.sessions.create(ANN, exit_pool="us")
+
+
+# Placement
+
+
+async def test_sessions_made_at_once_fill_the_servers_and_put_none_above_its_capacity(database: Urls) -> None:
+    a, b = ServerName("a"), ServerName("b")
+    async with shop(database) as at, opened(Database(database.system_url, connections=8)) as system:
+
+        async def place(alias: str) -> ServerName | None:
+            address = SessionAddress(at.tenant, SessionName(f"user_{at.tenant}_{alias}"))
+            with suppress(BadInput):
+                return await fleet.place_session(
+                    system, address, server=None, capacities={a: 4, b: 8}, alias=alias, kid="k1"
+                )
+            return None
+
+        placed = await asyncio.gather(*(place(str(number)) for number in range(15)))
+        assert Counter(placed) == {a: 4, b: 8, None: 3}
+
+
+async def test_a_session_is_made_where_it_was_said_if_that_server_is_there(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        await at.sessions.create(ANN, server=DEFAULT_SERVER)
+        assert (await at.now_at(ANN)).server == DEFAULT_SERVER
+        with pytest.raises(BadInput, match="named 'nowhere'"):
+            await at.sessions.create(BOB, server=ServerName("nowhere"))
+        with pytest.raises(BadInput, match="user_77 exists"):
+            await at.sessions.create(ANN)
+
+
+# A number is tried out
+
+
+@asynccontextmanager
+async def working(urls: Urls, *, route: str = "public") -> AsyncIterator[tuple[Desk, SessionAddress]]:
+    """A session that works, through an exit."""
+    async with desk(urls, route=route) as at:
+        address = await at.sessions.create(ANN, exit_pool="br")
+        await at.sessions.start(address)
+        await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
+        yield at, address
+
+
+async def tried(at: Desk, address: SessionAddress, seconds: float = 0.2) -> Trial:
+    return await at.sessions.test_send(address, CUSTOMER, "oi", patience_seconds=seconds)
+
+
+def got(at: Desk) -> list[str]:
+    return [each.text for each in at.waha.world.phone(CUSTOMER).inbox]
+
+
+@pytest.mark.parametrize(("acks", "level"), [([1, 2], 2), ([1], 1)])
+async def test_a_text_that_is_tried_leaves_once_through_the_exit_and_its_way_is_told(
+    database: Urls, acks: list[int], level: int
+) -> None:
+    async with working(database) as (at, address):
+        at.waha.world.acks = tuple(acks)
+        assert await tried(at, address, 1) == Trial(certain=True, level=level), "no webhook came to anybody"
+        assert got(at) == ["oi"]
+        assert len({passage.identity for passage in at.proxy.seen}) == 1
+        assert direct(at.whoami.peers, at.proxy) == []
+
+
+async def test_a_text_that_whatsapp_refuses_afterwards_is_told(database: Urls) -> None:
+    async with working(database) as (at, address):
+        at.waha.world.acks = (-1,)
+        assert (await tried(at, address, 5)).refused
+
+
+@pytest.mark.parametrize("route", ["public", "private"])
+@pytest.mark.parametrize(
+    ("fault", "why"), [(Drifts(), "drift"), (Claims("US"), "wrong_country"), (Dead(), "exit")]
+)
+async def test_nothing_is_tried_through_an_exit_in_trouble(
+    database: Urls, route: str, fault: Any, why: str
+) -> None:
+    async with working(database, route=route) as (at, address):
+        at.proxy.fault(fault)
+        with pytest.raises(GatewayUnavailable, match=why):
+            await tried(at, address)
+        at.proxy.mend()
+        assert got(at) == []
+
+
+async def test_nothing_is_tried_without_an_exit_that_should_be_there(database: Urls) -> None:
+    async with working(database, route="private") as (at, address):
+        async with opened(Database(database.app_url, connections=1)) as app:
+            await exits.release(app, ANN, (await at.now_at(ANN)).id, START)
+        with pytest.raises(GatewayUnavailable, match="no exit"):
+            await tried(at, address)
+        await at.sessions.stop(address)
+        at.waha.lifecycle.start(at.waha.session(address.session))
+        await wait_for(lambda: at.waha.session(address.session).status == "WORKING")
+        with pytest.raises(GatewayUnavailable, match="should be stopped"):
+            await tried(at, address)
+        assert got(at) == []
+
+
+async def test_nothing_is_tried_while_the_session_does_not_work(database: Urls) -> None:
+    async with desk(database, route="private") as at:
+        address = await at.sessions.create(ANN)
+        at.waha.world.auto_scan = False
+        await at.sessions.start(address)
+        with pytest.raises(GatewayUnavailable, match="does not work"):
+            await tried(at, address)
+
+
+async def test_an_unknown_outcome_is_looked_for_and_never_repeated(database: Urls) -> None:
+    async with working(database) as (at, address):
+        for kind, certain, there in (
+            (faults.Wrong.FAIL_BEFORE, False, []),
+            (faults.Wrong.FAIL_AFTER, True, ["oi"]),
+            (faults.Wrong.CUT_AFTER, True, ["oi", "oi"]),
+        ):
+            at.waha.world.faults.add(faults.Fault(kind=kind))
+            assert (await tried(at, address)).certain is certain
+            assert got(at) == there
+
+
+# Another number
+
+
+async def test_another_number_waits_until_it_is_confirmed_and_then_is_the_sessions_own(
+    database: Urls,
+) -> None:
+    async with working(database) as (at, address):
+        with pytest.raises(BadInput, match="no other number"):
+            await at.sessions.confirm(address)
+        row = await at.now_at(ANN)
+        async with opened(Database(database.app_url, connections=1)) as app:
+            for phone in ("5511960001234", "5511970005678"):
+                await watch.learn_phone(app, address, row.id, phone)
+        with pytest.raises(GatewayUnavailable, match="nobody confirmed"):
+            await tried(at, address)
+        assert got(at) == []
+        async with opened(Database(database.system_url, connections=1)) as system:
+            with pytest.raises(BadInput, match="look again"):
+                await fleet.confirm_phone(system, ANN, row.id, "5511980009999")
+            with pytest.raises(BadInput, match="look again"):
+                await fleet.confirm_phone(system, BOB, row.id, "5511970005678")
+        assert await at.sessions.confirm(address) == "5511970005678"
+        row = await at.now_at(ANN)
+        assert (row.phone, row.other_phone) == ("5511970005678", None)
+        assert (await tried(at, address)).certain

@@ -29,6 +29,19 @@ def test_what_is_no_tenant_is_wrong_usage(
     assert "tenant" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("tenant", "add"), ("session", "create")])
+def test_a_way_out_is_a_choice_that_somebody_has_to_make(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ways in ((), ("--direct", "--exit", "br")):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "77", *ways])
+        assert ended.value.code == 2
+        told = capsys.readouterr().err
+        assert "--exit" in told
+        assert "--direct" in told
+
+
 @pytest.mark.parametrize("command", ["ingest", "worker", "clock", "migrate"])
 def test_a_process_without_its_settings_names_the_first_that_it_misses(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

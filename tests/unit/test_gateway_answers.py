@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 
 from wsm.core.ids import BareId
-from wsm.gateway.answers import Found, SessionInfo, bare_id, chat, found, reason, session_info
+from wsm.gateway.answers import (
+    Found,
+    SessionInfo,
+    bare_id,
+    chat,
+    found,
+    person,
+    reason,
+    session_info,
+    text_of,
+)
 
 GOWS: dict[str, Any] = {"id": "true_1@c.us_3EB0", "_data": {"Info": {"ID": "3EB0"}}}
 NOWEB: dict[str, Any] = {"key": {"remoteJid": "1@s.whatsapp.net", "fromMe": True, "id": "3EB0"}, "status": 1}
@@ -137,3 +147,24 @@ def test_what_describes_no_session_is_none(answer: object) -> None:
 )
 def test_a_refusal_is_one_word_of_a_closed_list(status: int, answer: object, word: str) -> None:
     assert reason(status, answer) == word
+
+
+@pytest.mark.parametrize(
+    ("answer", "who"),
+    [
+        ({"numberExists": True, "chatId": "551196000123@c.us"}, "551196000123@c.us"),
+        ({"numberExists": False}, None),
+        ({"numberExists": False, "chatId": "551196000123@c.us"}, None),
+        ({"numberExists": "yes", "chatId": "551196000123@c.us"}, None),
+        ({"numberExists": True}, None),
+        ([], None),
+    ],
+)
+def test_who_is_on_whatsapp_is_named_and_nobody_else(answer: object, who: str | None) -> None:
+    assert person(answer) == who
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"code": None}, {"code": 1}, {"code": ""}])
+def test_a_text_that_is_missing_is_none(answer: object) -> None:
+    assert text_of(answer, "code") is None
+    assert text_of({"code": "ABCD-ABCD"}, "code") == "ABCD-ABCD"

@@ -17,7 +17,7 @@ from wsm.control.moves import Moves, Place
 from wsm.control.watchdog import Watchdog
 from wsm.core.errors import ExitFailed, GatewayRefused, GatewayUnavailable
 from wsm.core.exits import look_every
-from wsm.core.ids import ChatId
+from wsm.core.phones import phone_of
 from wsm.core.upkeep import Watched
 from wsm.gateway.waha import WahaSession
 from wsm.store import watch
@@ -80,7 +80,7 @@ class Looks:
         engine = None if info is None else info.engine
         if (status, engine or row.engine) != (row.observed, row.engine):
             await watch.observe(self._app, place.address, row.id, status, engine, now)
-        phone = None if info is None or status != "WORKING" else _phone(info.me)
+        phone = None if info is None or status != "WORKING" else phone_of(info.me)
         if phone is not None and phone != (row.other_phone or row.phone):
             await watch.learn_phone(self._app, place.address, row.id, phone)
         return _watched(
@@ -156,9 +156,3 @@ def _watched(row: Any, status: str | None, now: datetime, **more: bool) -> Watch
         drops=sum(dropped > hour_ago_ms for dropped in row.dropped_ms),
         **more,
     )
-
-
-def _phone(me: ChatId | None) -> str | None:
-    """Read a number off what a session says it is: a hidden id (`@lid`) is none."""
-    user, _, kind = (me or "").partition("@")
-    return user if kind == "c.us" else None

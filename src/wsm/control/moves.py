@@ -113,6 +113,10 @@ class Moves:
         check = _may_not if mine is None else mine.check
         return self._gateways.session(place.server, place.address, way, may_move=check)
 
+    def capacities(self) -> Mapping[ServerName, int]:
+        """How many sessions each server may have."""
+        return self._gateways.capacities()
+
     def is_stranded(self, place: Place) -> bool:
         """Whether a session without an exit cannot even be asked how it is."""
         return place.exit_pool is not None and self._gateways.needs_exit(place.server)

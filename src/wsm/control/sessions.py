@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from wsm.control.moves import Moves, Place, place_of
-from wsm.core.errors import BadInput, NotFound
-from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
+from wsm.control.trial import Trial, try_out
+from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
+from wsm.core.ids import ChatId, ServerName, SessionAddress, SessionName, TenantId
+from wsm.core.phones import phone_of
 from wsm.gateway.waha import SessionInfo, WahaSession
-from wsm.store import exits, fleet, reads
+from wsm.store import exits, fleet, reads, watch
 from wsm.store.database import Database
 from wsm.telemetry import logger
 
@@ -32,22 +34,25 @@ class Sessions:
         tenant: TenantId,
         *,
         alias: str = "",
-        server: ServerName = DEFAULT_SERVER,
+        server: ServerName | None = None,
         exit_pool: str | None = None,
     ) -> SessionAddress:
         """Make a session in wsm's books, stopped; its name is `user_{tenant}` or `user_{tenant}_{alias}`.
 
+        server     which one; None: the one with the most room. It stays there
         exit_pool  where its exits come from; None: its way out is direct, for good
 
-        Raises BadInput when the tenant or the pool is unknown or the name is taken.
+        Raises BadInput when the tenant, the server or the pool is unknown, the name is taken, or there is no
+        room.
         """
         if exit_pool is not None and exit_pool not in self._moves.pools:
             raise BadInput("exit", f"no pool named {exit_pool!r}")
         address = SessionAddress(tenant, SessionName(f"user_{tenant}{'_' if alias else ''}{alias}"))
-        await fleet.add_session(
+        await fleet.place_session(
             self._system,
             address,
             server=server,
+            capacities=self._moves.capacities(),
             alias=alias,
             kid=self._moves.keys.newest,
             exit_pool=exit_pool,
@@ -107,13 +112,65 @@ class Sessions:
         """Ask the gateway how the session is."""
         return await (await self._gateway(address)).get()
 
-    async def qr(self, address: SessionAddress) -> bytes:
-        """Return the code to scan as a PNG; WAHA has another one every 20 s or so."""
-        return await (await self._gateway(address)).qr()
+    async def bound(self, address: SessionAddress) -> WahaSession:
+        """Bind the calls of a session, for who follows its login: it may be asked, and not moved."""
+        return await self._gateway(address)
 
-    async def qr_text(self, address: SessionAddress) -> str:
-        """Return what the code says."""
-        return await (await self._gateway(address)).qr_text()
+    async def test_send(
+        self, address: SessionAddress, phone: str, text: str, *, patience_seconds: float
+    ) -> Trial:
+        """Send one text to a number (digits alone) as a check, and say what became of it: see `trial`.
+
+        Raises GatewayUnavailable with the reason when nothing may leave: it should be stopped, works with
+        another number than its own, or has no exit or one that is not as it should be, which is looked at
+        first; and what `trial.try_out` raises.
+        """
+        row = await self.session(address)
+        place = place_of(address.tenant, row)
+        if row.desired == "stopped":
+            raise GatewayUnavailable("the session should be stopped: start it")
+        if row.other_phone is not None:
+            raise GatewayUnavailable("it works with another number than its own, which nobody confirmed")
+        lease = await self._moves.lease(place)
+        if lease is not None:
+            trouble = (await self._moves.look_at_exit(place, lease)).trouble
+            if trouble is not None:
+                raise GatewayUnavailable(f"exit: {trouble}")
+        elif place.exit_pool is not None:
+            raise GatewayUnavailable("the session has no exit: start it")
+        gateway = self._moves.bound(place, lease)
+        return await try_out(self._app, gateway, place.id, phone, text, patience_seconds=patience_seconds)
+
+    async def confirm(self, address: SessionAddress) -> str:
+        """Let a session keep the number that it works with, and return that: what waited for this may leave.
+
+        Raises BadInput when it works with its own.
+        """
+        row = await self.session(address)
+        if row.other_phone is None:
+            raise BadInput("session", "works with no other number than its own")
+        await fleet.confirm_phone(self._system, address.tenant, row.id, row.other_phone)
+        log.warning("session_phone_confirmed", tenant=address.tenant, session=address.session)
+        return str(row.other_phone)
+
+    async def paired(self, address: SessionAddress, me: ChatId | None) -> Any:
+        """Keep the number that a login ended with, and return the session as it is then: see `session`.
+
+        At once, for what is due would leave: whoever looks after sessions may look in a minute only, and what
+        another number's webhooks say is kept apart.
+        """
+        row = await self.session(address)
+        if (phone := phone_of(me)) is None:
+            return row
+        await watch.learn_phone(self._app, address, row.id, phone)
+        return await self.session(address)
+
+    async def session(self, address: SessionAddress) -> Any:
+        """One session, as `store.reads.sessions` has them. Raises NotFound."""
+        for row in await self.of(address.tenant):
+            if row.name == address.session:
+                return row
+        raise NotFound(f"tenant {address.tenant} has no session {address.session}")
 
     async def of(self, tenant: TenantId) -> list[Any]:
         """Every session of a tenant, as `store.reads.sessions` has them."""
@@ -124,10 +181,7 @@ class Sessions:
         return await exits.history(self._app, address.tenant, (await self._place(address)).id)
 
     async def _place(self, address: SessionAddress) -> Place:
-        for row in await self.of(address.tenant):
-            if row.name == address.session:
-                return place_of(address.tenant, row)
-        raise NotFound(f"tenant {address.tenant} has no session {address.session}")
+        return place_of(address.tenant, await self.session(address))
 
     async def _gateway(self, address: SessionAddress) -> WahaSession:
         place = await self._place(address)

@@ -112,6 +112,17 @@ def session_info(answer: object) -> SessionInfo | None:
     )
 
 
+def text_of(answer: object, name: str) -> str | None:
+    """Find a text by its name: `value` of a code to scan, `code` of one to type or to compare."""
+    value = _table(answer).get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def person(answer: object) -> ChatId | None:
+    """Read under which id somebody is reached whose number was asked for; None: he is not on WhatsApp."""
+    return chat_id(_table(answer).get("chatId")) if _table(answer).get("numberExists") is True else None
+
+
 def config_of(answer: object) -> object:
     """Find a session's configuration, verbatim: there are secrets in it, and it belongs in no log."""
     return _table(answer).get("config")

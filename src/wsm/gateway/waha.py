@@ -23,6 +23,7 @@ from wsm.gateway.answers import Found, SessionInfo
 from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
 from wsm.gateway.history import History
+from wsm.gateway.login import Login
 from wsm.gateway.server import Answer, Call, Server, Transient
 
 __all__ = ["EVENTS", "Found", "Gateways", "SessionConfig", "SessionInfo", "WahaSession", "webhook_config"]
@@ -61,6 +62,7 @@ class WahaSession:
         self._may_move = may_move
         self._name = quote(address.session, safe="")
         self.history = History(f"/api/{self._name}/chats", self._look)
+        self.login = Login(f"/api/{self._name}/auth", self._look, self._log_in)
 
     async def new_message_id(self) -> BareId | None:
         """Reserve a bare id for a message to send; None where the engine (501) or an old WAHA has none.
@@ -224,26 +226,13 @@ class WahaSession:
         """Unlink and forget the session. An unknown one counts as deleted."""
         await self._control("delete", "DELETE", f"/api/sessions/{self._name}", None)
 
-    async def qr(self) -> bytes:
-        """Return the pairing code as a PNG. Raises GatewayUnavailable unless the session shows one."""
-        call = Call(
-            op="qr",
-            method="GET",
-            path=f"/api/{self._name}/auth/qr",
-            query={"format": "image"},
-            accept="image/png",
-            seconds=self._look_seconds,
-            changes=False,
-        )
-        return (await self._ask(call)).content
+    async def find_person(self, phone: str) -> ChatId | None:
+        """Return the chat id of a phone number (digits alone); None when it is not on WhatsApp.
 
-    async def qr_text(self) -> str:
-        """Return what the pairing code says, for whoever draws it. Raises as `qr` does."""
-        answer = await self._look("qr", f"/api/{self._name}/auth/qr", {"format": "raw"})
-        text = answer.get("value") if isinstance(answer, dict) else None
-        if not isinstance(text, str):
-            raise GatewayUnavailable("unreadable answer")
-        return text
+        It may have other digits: Brazilian numbers lose or get a 9. WhatsApp itself is asked each time.
+        """
+        query = {"phone": phone, "session": self.address.session}
+        return answers.person(await self._look("find_person", "/api/contacts/check-exists", query))
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""
@@ -258,6 +247,12 @@ class WahaSession:
         )
         answer: Answer = await patience(self._ask, call)
         return answer.json()
+
+    async def _log_in(self, op: str, path: str, body: dict[str, Any]) -> object:
+        """Do something for a login, once."""
+        limit = self._look_seconds
+        call = Call(op=op, method="POST", path=path, body=body, seconds=limit, changes=True)
+        return (await self._ask(call)).json()
 
     async def _act(self, op: str, path: str, body: dict[str, Any], *, seconds: float | None = None) -> object:
         """Do something in a chat, once."""
@@ -346,6 +341,10 @@ class Gateways:
     async def aclose(self) -> None:
         """Close all connections. Calls in flight break."""
         await self._clients.aclose()
+
+    def capacities(self) -> dict[ServerName, int]:
+        """How many sessions each server may have."""
+        return {name: server.capacity for name, server in self._configured.items()}
 
     def needs_exit(self, server: ServerName) -> bool:
         """Whether a server is reached through the exits of its sessions alone."""

@@ -1,5 +1,7 @@
 """What crosses tenants, under the role `wsm_system`: provisioning, the directory, due work, the purge."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 
@@ -7,7 +9,8 @@ import psycopg
 
 from wsm.core.errors import BadInput
 from wsm.core.ids import ServerName, SessionAddress, TenantId
-from wsm.store.database import Database
+from wsm.core.placement import choose
+from wsm.store.database import Database, Transaction
 
 
 async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale: str, capacity: int) -> None:
@@ -34,27 +37,80 @@ async def add_session(
     exit_pool: str | None = None,
     desired: str = "running",
 ) -> None:
-    """Make a session. BadInput when the name is taken on that server.
+    """Make a session on a server. BadInput when the name is taken.
 
     exit_pool  where its exits come from; None: its way out is direct, which is a choice and never a fall back
     """
-    try:
+    with _session_refused(address):
         async with database.transaction() as transaction:
-            await transaction.run("add_server", name=server)
-            await transaction.run(
-                "add_session",
-                tenant=address.tenant,
-                server=server,
-                name=address.session,
-                alias=alias,
-                kid=kid,
-                exit_policy="direct" if exit_pool is None else "proxy",
-                exit_pool=exit_pool,
-                desired=desired,
-                phone=phone,
-            )
+            await _insert_session(transaction, address, server, alias, kid, exit_pool, desired, phone)
+
+
+async def place_session(
+    database: Database,
+    address: SessionAddress,
+    *,
+    server: ServerName | None,
+    capacities: Mapping[ServerName, int],
+    alias: str,
+    kid: str,
+    exit_pool: str | None = None,
+    desired: str = "running",
+) -> ServerName:
+    """Make a session on a server, and return which: as `core.placement.choose` says. It stays there.
+
+    Placements are made one after the other, so none puts a server above its capacity. Every session in the
+    books counts, stopped ones too, for they may start. BadInput when there is no room or the name is taken.
+    """
+    with _session_refused(address):
+        async with database.transaction() as transaction:
+            transaction.later("lock_placement")
+            rows = await transaction.rows("sessions_by_server")
+            used = {ServerName(row.server): row.sessions for row in rows}
+            chosen = choose(capacities, used, named=server)
+            await _insert_session(transaction, address, chosen, alias, kid, exit_pool, desired, None)
+    return chosen
+
+
+async def confirm_phone(database: Database, tenant: TenantId, session: int, phone: str) -> None:
+    """Let a session keep the number that it works with. BadInput when it is another one by now."""
+    async with database.transaction() as transaction:
+        if not await transaction.run("confirm_phone", tenant=tenant, id=session, phone=phone):
+            raise BadInput("session", "works with another number by now: look again")
+
+
+async def _insert_session(
+    transaction: Transaction,
+    address: SessionAddress,
+    server: ServerName,
+    alias: str,
+    kid: str,
+    exit_pool: str | None,
+    desired: str,
+    phone: str | None,
+) -> None:
+    transaction.later("add_server", name=server)
+    await transaction.run(
+        "add_session",
+        tenant=address.tenant,
+        server=server,
+        name=address.session,
+        alias=alias,
+        kid=kid,
+        exit_policy="direct" if exit_pool is None else "proxy",
+        exit_pool=exit_pool,
+        desired=desired,
+        phone=phone,
+    )
+
+
+@contextmanager
+def _session_refused(address: SessionAddress) -> Iterator[None]:
+    """Say why the database does not take a session."""
+    try:
+        yield
     except psycopg.errors.UniqueViolation:
-        raise BadInput("session", f"{address.session} exists on server {server}") from None
+        raise BadInput("session", f"{address.session} exists") from None
     except psycopg.errors.ForeignKeyViolation:
         raise BadInput("tenant", f"there is no tenant {address.tenant}") from None
     except psycopg.errors.CheckViolation:

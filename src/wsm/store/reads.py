@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from wsm.core.ids import SessionName, TenantId
+from wsm.core.ids import BareId, SessionName, TenantId
 from wsm.store.database import Database
+from wsm.wire.waha import message_key
 
 
 async def line(database: Database, tenant: TenantId) -> list[Any]:
@@ -38,10 +39,18 @@ async def audit(database: Database, tenant: TenantId) -> list[Any]:
 
 
 async def sessions(database: Database, tenant: TenantId) -> list[Any]:
-    """The sessions of a tenant: id, name, server, alias, kid, generations, phone, observed, desired and
-    exit_pool."""
+    """The sessions of a tenant: id, name, server, alias, kid, generations, phone, observed, desired, engine,
+    exit_pool; of their upkeep other_phone, since_ms, dropped_ms, heard_ms, repairs, repaired_at, alarm; of
+    the present exit has_exit, exit_verified_at, exit_trouble."""
     async with database.transaction(tenant) as transaction:
         return await transaction.rows("sessions_named")
+
+
+async def own_message(database: Database, tenant: TenantId, session: int, id: BareId) -> Any:  # noqa: A002
+    """How far an own message got: heard (its echo or an ack came by webhook), level (highest), refused."""
+    values = {"session": session, "bare_id": id, "key": message_key(id, from_me=True)}
+    async with database.transaction(tenant) as transaction:
+        return await transaction.row("own_message", **values)
 
 
 async def messages(database: Database, tenant: TenantId) -> list[Any]:

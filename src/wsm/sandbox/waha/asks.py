@@ -83,10 +83,23 @@ class Acks(Asked, frozen=True, kw_only=True):
 
 
 class Scan(Asked, frozen=True, kw_only=True):
-    """A phone scans the QR code; without a number the session's usual one."""
+    """A phone scans the QR code; without a number the session's usual one.
+
+    passkey  WhatsApp wants the account's passkey then (GOWS alone)
+    code     … and a comparison of this code with the one on the phone
+    """
 
     phone: str | None = None
     push_name: str = "Loja"
+    passkey: bool = False
+    code: str | None = None
+
+
+class EnterCode(Asked, frozen=True, kw_only=True):
+    """Somebody types a pairing code on the phone that it was asked for."""
+
+    code: str
+    passkey: bool = False
 
 
 class Drop(Asked, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from wsm.sandbox.waha import ids
-from wsm.sandbox.waha.state import Account, Engine, Message, Session, World, now_ms
+from wsm.sandbox.waha.state import Account, Engine, Message, Passkey, Session, Status, World, now_ms
 
 ACK_NAMES: Final = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
 _STATUS_HAS_DATA_SINCE: Final = (2026, 7)
@@ -78,8 +78,29 @@ def session_status(world: World, session: Session) -> Json:
         "statuses": [{"status": at.status, "timestamp": at.timestamp} for at in session.statuses],
     }
     if world.since(*_STATUS_HAS_DATA_SINCE):
-        body["data"] = None
+        body["data"] = _status_data(session)
     return body
+
+
+def challenge(passkey: Passkey) -> Json:
+    """Say what a passkey is to sign."""
+    return {
+        "challenge": passkey.challenge,
+        "timeout": 60_000,
+        "rpId": "web.whatsapp.com",
+        "allowCredentials": [{"id": "c2FuZGJveA", "type": "public-key", "transports": ["hybrid"]}],
+        "userVerification": "required",
+        "extensions": {},
+    }
+
+
+def _status_data(session: Session) -> Json | None:
+    """What WAHA says with a status: only those of passkeys have something."""
+    if session.passkey is None:
+        return None
+    if session.status is Status.PASSKEY_REQUIRED:
+        return challenge(session.passkey)
+    return {"code": session.passkey.code} if session.status is Status.PASSKEY_CONFIRMATION_REQUIRED else None
 
 
 def message(world: World, session: Session, said: Message) -> Json:

@@ -60,6 +60,11 @@ class Phone:
         """Scan a session's QR code. Returns the phone number."""
         return str((await self._post(f"/sessions/{session}/scan", more))["phone"])
 
+    async def enter_code(self, session: str, code: str, *, passkey: bool = False) -> str:
+        """Type a pairing code on the phone that it was asked for. Returns the phone number."""
+        asked = {"code": code, "passkey": passkey}
+        return str((await self._post(f"/sessions/{session}/enter-code", asked))["phone"])
+
     async def drop(self, session: str, away_seconds: float = 0.0) -> None:
         """Let a session's connection drop."""
         await self._post(f"/sessions/{session}/drop", {"away_seconds": away_seconds})

@@ -4,6 +4,7 @@ pairing                  STARTING, SCAN_QR_CODE (repeated with each code), [NOWE
 credentials are there    STARTING, WORKING
 connection drops         NOWEB: WORKING for 2 s without a socket, STARTING until it is back, WORKING
                          GOWS: STARTING, WORKING    browsers: FAILED, 2 s later STARTING, WORKING
+pairing with a passkey   SCAN_QR_CODE, PASSKEY_REQUIRED, [PASSKEY_CONFIRMATION_REQUIRED,] WORKING
 removed on the phone     FAILED; after a restart STOPPED, STARTING, FAILED
 nobody scans             SCAN_QR_CODE six times, FAILED; the browsers start again
 stop, delete             STOPPED
@@ -31,6 +32,7 @@ from wsm.sandbox.waha.state import (
     EngineError,
     Forgotten,
     Linked,
+    Passkey,
     Removed,
     Session,
     Status,
@@ -48,6 +50,7 @@ _AFTER_SCAN_SECONDS = 2.0
 _LOCK_SECONDS = 5.0
 _QR_SECONDS = 20.0
 _QR_CODES = 6
+_PASSKEY_SECONDS = 60.0
 _TRIES = 60
 _START_FAILS_SINCE: Final = (2026, 7)
 _STATUSES_SHOWN = 3
@@ -90,6 +93,8 @@ class Lifecycle:
         session.account = None
         session.muted = False
         session.proxy = session.setting("proxy")
+        session.codes = {}
+        session.passkey = None
         self._enter(session, Status.STARTING)
         self._live(session, self._connect(session))
 
@@ -121,6 +126,23 @@ class Lifecycle:
         """Scan the QR code that it shows, with this phone or its usual one."""
         self._world.learn(Linked(session.name, phone or usual_phone(session.name), push_name))
         self._live(session, self._log_in(session))
+
+    def ask_passkey(self, session: Session, passkey: Passkey) -> None:
+        """Let WhatsApp want a passkey for a login; it waits a minute for it."""
+        session.passkey = passkey
+        self._wait_for_passkey(session, Status.PASSKEY_REQUIRED)
+
+    def answer_passkey(self, session: Session) -> None:
+        """Take the right answer to the challenge; a code may be left to compare."""
+        if self._passkey_of(session).code is None:
+            self.confirm_passkey(session)
+        else:
+            self._wait_for_passkey(session, Status.PASSKEY_CONFIRMATION_REQUIRED)
+
+    def confirm_passkey(self, session: Session) -> None:
+        """Let somebody have found the codes equal."""
+        passkey, session.passkey = self._passkey_of(session), None
+        self.scan(session, passkey.phone, passkey.push_name)
 
     def drop(self, session: Session, away_seconds: float) -> None:
         """Let its connection to WhatsApp drop, for at least so long."""
@@ -246,6 +268,21 @@ class Lifecycle:
             self._show_code(session)
             await self._world.pause(_QR_SECONDS)
         await self._fail(session)
+
+    def _wait_for_passkey(self, session: Session, status: Status) -> None:
+        self._enter(session, status)
+        before, session.life = session.life, self._world.chores.spawn(self._tire(session), counts=False)
+        if before:
+            before.cancel()
+
+    async def _tire(self, session: Session) -> None:
+        await self._world.pause(_PASSKEY_SECONDS)
+        await self._fail(session)
+
+    def _passkey_of(self, session: Session) -> Passkey:
+        if session.passkey is None:
+            raise EngineError("no passkey is asked for")
+        return session.passkey
 
     async def _log_in(self, session: Session) -> None:
         await self._world.pause(_AFTER_SCAN_SECONDS)

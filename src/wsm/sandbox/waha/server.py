@@ -24,6 +24,7 @@ from wsm.sandbox.waha.journal import Journal, recall
 from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest
 from wsm.sandbox.waha.rest_chats import ChatsRest
+from wsm.sandbox.waha.rest_pairing import PairingRest
 from wsm.sandbox.waha.rest_sessions import SessionsRest
 from wsm.sandbox.waha.state import Engine, EngineError, Session, Tempo, World, now_ms, nowhere
 from wsm.sandbox.waha.steering import Steering
@@ -85,8 +86,11 @@ class WahaSandbox:
         api = Rest(self.world, handset, environ or {})
         sessions = SessionsRest(self.world, self.lifecycle, api)
         chats = ChatsRest(self.world, api)
+        pairing = PairingRest(self.world, self.lifecycle, api)
         control = Steering(self.world, self.courier, handset, self.lifecycle, self)
-        self._routes = Routes([*control.routes, *sessions.routes, *chats.routes, *api.routes])
+        self._routes = Routes(
+            [*control.routes, *sessions.routes, *pairing.routes, *chats.routes, *api.routes]
+        )
         self._listener = Listener(self._answer_http, host, port)
         self._reopening: asyncio.Task[None] | None = None
         self._journal: Journal | None = None

@@ -41,11 +41,13 @@ class Engine(StrEnum):
 
 
 class Status(StrEnum):
-    """WAHA's session statuses, without the two of passkeys."""
+    """WAHA's session statuses; the two of passkeys are GOWS' alone."""
 
     STOPPED = "STOPPED"
     STARTING = "STARTING"
     SCAN_QR_CODE = "SCAN_QR_CODE"
+    PASSKEY_REQUIRED = "PASSKEY_REQUIRED"
+    PASSKEY_CONFIRMATION_REQUIRED = "PASSKEY_CONFIRMATION_REQUIRED"
     WORKING = "WORKING"
     FAILED = "FAILED"
 
@@ -146,6 +148,20 @@ class StatusPoint(msgspec.Struct, frozen=True):
     timestamp: int
 
 
+class Passkey(msgspec.Struct, frozen=True):
+    """A login that WhatsApp wants the account's passkey for.
+
+    phone, push_name  whose login it is
+    challenge         what the authenticator is to sign, in base64url
+    code              to be compared with the one on the phone; None: WhatsApp needs no such comparison
+    """
+
+    phone: str
+    push_name: str
+    challenge: str
+    code: str | None
+
+
 class Session:
     """A session of this WAHA, from its creation to its deletion.
 
@@ -155,6 +171,8 @@ class Session:
     proxy      `config.proxy` as it was at the last start: what is changed later has no effect before the next
     line       the connection to WhatsApp, where there is a WhatsApp to be connected to
     queries    what becomes of live queries while it is muted
+    codes      pairing codes that were asked for, by phone number
+    passkey    the login that waits for one
     """
 
     def __init__(self, name: str, config: dict[str, Any] | None) -> None:
@@ -167,6 +185,8 @@ class Session:
         self.muted = False
         self.queries = Queries.ANSWER
         self.qr = ""
+        self.codes: dict[str, str] = {}
+        self.passkey: Passkey | None = None
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None
         self.proxy: Any = None

@@ -11,6 +11,7 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
     POST /sandbox/ack                       a message reaches a level                     Ack
     POST /sandbox/acks                      the levels to come, of one phone or all       Acks
     POST /sandbox/sessions/{name}/scan      scan the QR code                              Scan
+    POST /sandbox/sessions/{name}/enter-code  type the pairing code on the phone          EnterCode
     POST /sandbox/sessions/{name}/drop      the connection drops                          Drop
     POST /sandbox/sessions/{name}/mute      nothing comes in or goes out                  Mute
     POST /sandbox/sessions/{name}/unmute, /unlink
@@ -23,6 +24,7 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -35,7 +37,17 @@ from wsm.sandbox.waha.asgi import Answer, Request, Route
 from wsm.sandbox.waha.faults import Fault
 from wsm.sandbox.waha.handset import Handset, Said
 from wsm.sandbox.waha.lifecycle import Lifecycle
-from wsm.sandbox.waha.state import Media, Message, Session, Status, World, now_ms
+from wsm.sandbox.waha.state import (
+    Engine,
+    Media,
+    Message,
+    Passkey,
+    Session,
+    Status,
+    World,
+    now_ms,
+    usual_phone,
+)
 from wsm.sandbox.waha.webhooks import EVENTS, Courier
 from wsm.wire.signature import sign
 
@@ -77,6 +89,7 @@ class Steering:
             Route("POST /sandbox/ack", asks.reading(asks.Ack, self._ack)),
             Route("POST /sandbox/acks", asks.reading(asks.Acks, self._acks)),
             Route("POST /sandbox/sessions/{name}/scan", asks.reading(asks.Scan, self._scan)),
+            Route("POST /sandbox/sessions/{name}/enter-code", asks.reading(asks.EnterCode, self._enter_code)),
             Route("POST /sandbox/sessions/{name}/drop", asks.reading(asks.Drop, self._drop)),
             Route("POST /sandbox/sessions/{name}/mute", asks.reading(asks.Mute, self._mute)),
             Route("POST /sandbox/sessions/{name}/unmute", asks.reading(asks.Nothing, self._unmute)),
@@ -198,11 +211,28 @@ class Steering:
         return asgi.json({"levels": levels}, 201)
 
     async def _scan(self, asked: asks.Scan, name: str) -> Answer:
-        session = self._known(name)
-        if session.status is not Status.SCAN_QR_CODE:
-            raise BadInput("session", f"shows no QR code: it is {session.status}")
-        self._lifecycle.scan(session, _number(asked.phone) if asked.phone else None, asked.push_name)
-        return asgi.json({"phone": self._world.accounts[name].phone}, 201)
+        session = self._asking(name)
+        phone = _number(asked.phone) if asked.phone else usual_phone(name)
+        if asked.passkey:
+            return self._ask_passkey(session, phone, asked.push_name, asked.code)
+        self._lifecycle.scan(session, phone, asked.push_name)
+        return asgi.json({"phone": phone}, 201)
+
+    async def _enter_code(self, asked: asks.EnterCode, name: str) -> Answer:
+        session = self._asking(name)
+        phone = next((phone for phone, code in session.codes.items() if code == asked.code), None)
+        if phone is None:
+            raise BadInput("code", "is none that the session shows")
+        if asked.passkey:
+            return self._ask_passkey(session, phone, "Loja", None)
+        self._lifecycle.scan(session, phone)
+        return asgi.json({"phone": phone}, 201)
+
+    def _ask_passkey(self, session: Session, phone: str, push_name: str, code: str | None) -> Answer:
+        if self._world.engine is not Engine.GOWS:
+            raise BadInput("passkey", "is GOWS' alone")
+        self._lifecycle.ask_passkey(session, Passkey(phone, push_name, secrets.token_urlsafe(32), code))
+        return asgi.json({"phone": phone}, 201)
 
     async def _drop(self, asked: asks.Drop, name: str) -> Answer:
         session = self._linked(name)
@@ -292,6 +322,12 @@ class Steering:
         session = self._world.sessions.get(name)
         if session is None:
             raise BadInput("session", f"no session is named {name!r}")
+        return session
+
+    def _asking(self, name: str) -> Session:
+        session = self._known(name)
+        if session.status is not Status.SCAN_QR_CODE:
+            raise BadInput("session", f"shows no QR code: it is {session.status}")
         return session
 
     def _linked(self, name: str) -> Session:

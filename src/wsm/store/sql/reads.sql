@@ -37,7 +37,12 @@ order by o.id
 select id, at, what, conversation_id, ticket_id, detail from audit order by id
 
 -- name: sessions_named
-select id, name, server, alias, kid, generations, phone, observed, desired, exit_pool from sessions order by id
+-- exit_*: of the exit that it has now.
+select s.id, s.name, s.server, s.alias, s.kid, s.generations, s.phone, s.other_phone, s.observed, s.desired, s.engine,
+       s.exit_pool, s.since_ms, s.dropped_ms, s.heard_ms, s.repairs, s.repaired_at, s.alarm,
+       l.id is not null as has_exit, l.verified_at as exit_verified_at, l.trouble as exit_trouble
+from sessions s left join proxy_leases l on l.session_id = s.id and l.released_at is null
+order by s.id
 
 -- name: show_messages
 select bare_id, from_me, author, kind, body, conversation_id, sent_at from messages order by sent_at, id
