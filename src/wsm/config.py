@@ -142,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     send_timeout_seconds: Seconds = 150.0
     evidence_seconds: Seconds = 180.0
     stale_days: Annotated[int, Meta(ge=2, le=3650)] = 60  # WAHA repeats for up to 44 hours
+    catch_up_after_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     catch_up_hours: Annotated[int, Meta(ge=1, le=720)] = 72
     answer_backfilled_minutes: Annotated[int, Meta(ge=0, le=10_080)] = 30
 

@@ -113,6 +113,7 @@ async def _site(ground: Ground) -> AsyncIterator[Site]:
             "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
             "WSM_CONFIG": str(pool),
             "WSM_STARTS_PER_SECOND": "100",
+            "WSM_CATCH_UP_AFTER_SECONDS": "1",
         }
         async with site(ground.servers, ground.home, changed=changed) as running:
             yield running

@@ -136,7 +136,14 @@ async def world(
 
         its, heard = moves("clock"), Mailbox()
         catch_up = CatchUp(app, heard.take, now=lambda: at.now())  # noqa: PLW0108
-        looks = Looks(app, its, catch_up, Watchdog(app), now=lambda: at.now())  # noqa: PLW0108
+        looks = Looks(
+            app,
+            its,
+            catch_up,
+            Watchdog(app),
+            now=lambda: at.now(),  # noqa: PLW0108
+            settled_after=timedelta(seconds=30),
+        )
         reconciler = Reconciler(
             app,
             system,

@@ -4,16 +4,17 @@ import asyncio
 import os
 import signal
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import psycopg
 import pytest
 
 from databases import Database as Urls
-from shop import SESSION, Shop, shop
+from shop import SESSION, START, Shop, shop
 from wsm.core.errors import LaneBusy, StoreUnavailable
 from wsm.core.ids import ChatId
-from wsm.store import fleet
+from wsm.store import fleet, watch
 from wsm.store.database import Database
 from wsm.streams.handover import Bell
 from wsm.streams.keys import Kind
@@ -147,6 +148,26 @@ async def test_labels_presence_and_status_go_to_session_events(database: Urls) -
         )
         assert await at.count("session_events") == 4
         assert await at.count("messages") == 0
+
+
+async def test_a_session_that_came_back_was_away_though_nobody_saw_it_go(database: Urls) -> None:
+    async with shop(database) as at:
+
+        async def told(status: str, at_ms: int) -> Any:
+            shown = {"name": SESSION, "status": status, "statuses": [{"status": status, "timestamp": at_ms}]}
+            await at.turn(at.body("session.status", shown))
+            [row] = await watch.every(at.system)
+            return row
+
+        assert (await told("WORKING", 1795176000000)).since_ms == 1795176000000
+        assert (await told("WORKING", 1795176060000)).since_ms == 1795176060000
+        assert (await told("STARTING", 1795176050000)).since_ms == 1795176060000, "it was over by then"
+        [row] = await watch.every(at.system)
+        await watch.observe(at.database, at.address, row.id, "WORKING", None, START + timedelta(days=1))
+        [row] = await watch.every(at.system)
+        assert (row.observed, row.since_ms, row.dropped_ms) == ("WORKING", 1795176060000, [])
+        dropped = await told("STARTING", int((START + timedelta(days=2)).timestamp() * 1000))
+        assert len(dropped.dropped_ms) == 1
 
 
 async def test_what_is_older_than_any_dedupe_row_is_kept_as_stale_and_changes_nothing(database: Urls) -> None:

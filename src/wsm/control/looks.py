@@ -36,7 +36,11 @@ _CATCH_UPS_AT_ONCE = 4
 
 
 class Looks:
-    """Looks at sessions, each a `Place` and its row of `store.watch.every`."""
+    """Looks at sessions, each a `Place` and its row of `store.watch.every`.
+
+    settled_after  so long after a session has come back its own webhooks are waited for: WhatsApp gives it
+                   what it held, with media, before what no webhook brings is fetched
+    """
 
     def __init__(
         self,
@@ -46,12 +50,14 @@ class Looks:
         watchdog: Watchdog,
         *,
         now: Callable[[], datetime],
+        settled_after: timedelta,
     ) -> None:
         self._app = app
         self._moves = moves
         self._catch_up = catch_up
         self._watchdog = watchdog
         self._now = now
+        self._settled_after = settled_after
         self._catching_up = asyncio.Semaphore(_CATCH_UPS_AT_ONCE)
 
     def forget(self) -> None:
@@ -100,7 +106,7 @@ class Looks:
         if not its.status == row.observed == "WORKING" or its.other_number or row.phone is None:
             return its
         gateway = self._moves.bound(place, await self._moves.lease(place))
-        if row.caught_up_ms < row.since_ms:
+        if row.caught_up_ms < row.since_ms and self._now() - its.since >= self._settled_after:
             await self._caught_up(place, row, gateway)
         mute = await self._watchdog.check(
             gateway,

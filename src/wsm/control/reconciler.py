@@ -182,7 +182,8 @@ class Reconciler:
             await self._take(verdict.step, place, row)
             return False
         waits = verdict.alarm is Alarm.PAIRING_EXPIRED or row.repairs >= _PATIENT_AFTER
-        works = its.status == "WORKING" and its.paired  # else its number is to be learned
+        # Else its number is to be learned, or what it missed to be fetched.
+        works = its.status == "WORKING" and its.paired and row.caught_up_ms >= row.since_ms
         return works or waits or its.desired == "stopped" or its.status in ASKS_A_PERSON
 
     async def _take(self, step: Step, place: Place, row: Any) -> None:

@@ -347,6 +347,7 @@ class Lane:
                 status=clean(event.status),
                 at_ms=event.at_ms,
                 engine=event.engine,
+                returned=True,
             )
 
     def hear(self, events: Iterable[Event]) -> None:

@@ -26,6 +26,7 @@ async def observe(
             status=status,
             at_ms=int(now.timestamp() * 1000),
             engine=engine,
+            returned=False,
         )
 
 

@@ -113,9 +113,12 @@ values (%(tenant)s, %(session)s, %(name)s, %(chat)s, %(key)s, %(at)s, %(stale)s,
 on conflict do nothing
 
 -- name: observe_session
+-- A webhook says WORKING when it has come back: it was away, though nothing in between may have been heard of. Who
+-- asks (`returned` is false) only learns that it still works.
 update sessions
 set observed = %(status)s, observed_at_ms = %(at_ms)s, engine = coalesce(%(engine)s, engine),
-    since_ms = case when observed = %(status)s then since_ms else %(at_ms)s end,
+    since_ms = case when observed = %(status)s and not (%(returned)s and %(status)s = 'WORKING')
+        then since_ms else %(at_ms)s end,
     dropped_ms = case when observed = 'WORKING' and %(status)s <> 'WORKING'
         then (dropped_ms || %(at_ms)s::bigint)[greatest(1, cardinality(dropped_ms) - 8):] else dropped_ms end
 where id = %(session)s and observed_at_ms <= %(at_ms)s
