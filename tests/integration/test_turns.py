@@ -163,10 +163,10 @@ async def test_a_session_that_came_back_was_away_though_nobody_saw_it_go(databas
         assert (await told("WORKING", 1795176060000)).since_ms == 1795176060000
         assert (await told("STARTING", 1795176050000)).since_ms == 1795176060000, "it was over by then"
         [row] = await watch.every(at.system)
-        await watch.observe(at.database, at.address, row.id, "WORKING", None, START + timedelta(days=1))
+        await watch.observe(at.database, at.address, row.id, "WORKING", None, START + timedelta(hours=1))
         [row] = await watch.every(at.system)
         assert (row.observed, row.since_ms, row.dropped_ms) == ("WORKING", 1795176060000, [])
-        dropped = await told("STARTING", int((START + timedelta(days=2)).timestamp() * 1000))
+        dropped = await told("STARTING", int((START + timedelta(hours=2)).timestamp() * 1000))
         assert len(dropped.dropped_ms) == 1
 
 
