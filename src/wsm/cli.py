@@ -269,7 +269,7 @@ async def _conversation(database: "Database", arguments: argparse.Namespace) -> 
     session = SessionName(arguments.session) if arguments.session else None
     rows = await reads.conversations(database, tenant, [alias], session)
     if not rows:
-        raise NotFound(f"tenant {tenant} has no conversation with {arguments.chat}")
+        raise NotFound(f"tenant {tenant} has no conversation with that chat")
     if len(rows) > 1:
         raise BadInput("--session", f"needed: one of {', '.join(row.session for row in rows)}")
     row = rows[0]

@@ -2,15 +2,14 @@
 
 import asyncio
 import inspect
-import json
 import typing
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
+from echo import SHAPES, Shape, echo
 from wsm import telemetry
 from wsm.config import Settings, WahaServer
 from wsm.control.moves import Keys
@@ -22,8 +21,6 @@ from wsm.gateway.config import SessionConfig
 from wsm.gateway.waha import Gateways, WahaSession
 from wsm.ingest.directory import Seat
 from wsm.sandbox.exits import ExitProxy, Whoami
-from wsm.sandbox.waha.asgi import Answer, Receive, Request, Send, read, write
-from wsm.sandbox.waha.server import Listener
 from wsm.wire.directory import Listed
 
 CANARY = "canarioX7"
@@ -40,16 +37,6 @@ ARGUMENTS: dict[object, object] = {
     int: 1,
     float: 1.0,
     bool: False,
-}
-Shape = Callable[[str], object]
-SHAPES: dict[str, Shape] = {
-    "message": lambda said: {"message": said, "statusCode": 400},
-    "messages": lambda said: {"message": [said, said], "error": said},
-    "exception": lambda said: {"exception": {"message": said, "stack": said}, "request": said},
-    "detail": lambda said: {"detail": said, "session": said, "status": said, "expected": [said]},
-    "names": lambda said: {said: said, "id": {said: said}, "name": said, "me": {"id": said}},
-    "list": lambda said: [said, {"id": said, "body": said}],
-    "text": lambda said: said,
 }
 STATUSES = (200, 301, 401, 407, 422, 500, 503)
 
@@ -71,25 +58,6 @@ def _plain(hint: Any) -> object:
     """Take `None` out of a hint."""
     plain = [each for each in typing.get_args(hint) if each is not type(None)]
     return plain[0] if plain and type(None) in typing.get_args(hint) else hint
-
-
-@asynccontextmanager
-async def echo(status: int, shape: Shape) -> AsyncIterator[str]:
-    """A WAHA that answers everything with this status, and with what it was asked; yields its URL."""
-
-    def answer(request: Request) -> Answer:
-        said = f"{request.path} {request.query} {request.headers} {request.body.decode()}"
-        assert CANARY in said
-        return Answer(status, json.dumps(shape(f"error 463 timed out {said}")).encode())
-
-    async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await write(send, answer(await read(scope, receive)))
-
-    listener = Listener(serve, "127.0.0.1", 0)
-    try:
-        yield await listener.open()
-    finally:
-        await listener.close()
 
 
 def check_silent(exc: WsmError) -> None:
@@ -125,7 +93,7 @@ async def test_what_a_gateway_repeats_of_a_call_is_in_no_error_log_line_or_metri
 async def test_an_exit_that_refuses_its_password_and_a_check_that_babbles_are_told_without_secrets() -> None:
     async with ExitProxy(password="another") as proxy, Whoami(proxy.country_of) as whoami:
         for status, check_url in ((200, whoami.url), (500, ""), (200, ""), (407, "")):
-            async with echo_of_exit(status) as url:
+            async with echo(status, SHAPES["names"]) as url:
                 pool = Pool(
                     provider="generic",
                     endpoint=f"127.0.0.1:{proxy.port}",
@@ -147,12 +115,6 @@ async def test_an_exit_that_refuses_its_password_and_a_check_that_babbles_are_to
                     await session.send_text(ChatId(f"{PHONE}@c.us"), CANARY)
                 check_silent(raised.value)
                 await gateways.aclose()
-
-
-@asynccontextmanager
-async def echo_of_exit(status: int) -> AsyncIterator[str]:
-    async with echo(status, SHAPES["names"]) as url:
-        yield url
 
 
 def test_no_secret_is_in_the_repr_of_what_holds_it() -> None:

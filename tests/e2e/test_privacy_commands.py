@@ -1,0 +1,214 @@
+"""Every command, in good and in evil: what it writes tells no secret, and of customers only what it is for.
+
+Nearly all run in this process, in a thread of their own: so all of them take seconds.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from behind_exits import PASSWORD as EXIT_PASSWORD
+from behind_exits import needs_exits
+from e2e.canaries import HOOK_SECRET, NAME, PASSWORD, PHONES, SHOP, TEXT, canaries, check_silent
+from e2e.telling import wsm
+from e2e.test_session_commands import POOL
+from e2e.town import YOUR_TURN, Ground, Town, town
+from echo import SHAPES, echo
+from mailboxes import START_MS, opened
+from wsm.cli import _parser, main
+from wsm.sandbox.exits import Claims, Dead, ExitProxy, Refuses, Whoami
+from wsm.streams import keys
+from wsm.streams.handover import Misfit
+
+pytestmark = needs_exits
+
+LONG_RUNNING = {"ingest", "worker", "clock", "up", "story", "sandbox serve"}
+"""Processes: what they say is in their logs, which others listen to."""
+FOR_THAT = {
+    "history": {"text", "phone 0"},
+    "line show": {"phone 0"},
+    "line close": {"phone 0"},
+    "dead show": {"text", "phone 0"},
+    "quarantine show": {"text", "phone 0"},
+}
+"""What a command is there to show."""
+AWAY = {
+    "REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:9",
+    **dict.fromkeys(
+        ("DATABASE_URL", "WSM_SYSTEM_DATABASE_URL", "WSM_OWNER_DATABASE_URL"),
+        f"postgresql://wsm:{PASSWORD}@127.0.0.1:9/wsm",
+    ),
+    "WAHA_URL": "http://127.0.0.1:9",
+}
+
+
+WHILE_AWAY = ("migrate", f"line show {SHOP}", "tenant list", f"session start {SHOP}", "dead list", "check")
+
+
+class Room:
+    """Runs commands, and listens. said: what each of them has written, in its order."""
+
+    def __init__(self, at: Town) -> None:
+        self.at = at
+        self.commands: set[str] = set()
+
+    async def run(self, *words: object, ends: int = 0, **changed: str) -> str:
+        """Run a command to its end, which must be this exit code; return what it wrote, if that is silent."""
+        environ = {**os.environ, **changed}
+        run = _run_as_process if "drop" in words else _run
+        code, said = await asyncio.to_thread(run, [*map(str, words)], environ)
+        assert code == ends, f"{words}: {said}"
+        command = next(name for name in leaves() if " ".join(map(str, words)).startswith(name))
+        self.commands.add(command)
+        known = {**canaries(self.at), "exit password": EXIT_PASSWORD}
+        heard = {what for what, canary in known.items() if canary in said} - FOR_THAT.get(command, set())
+        assert not heard, f"{words} tells {heard}: {said}"
+        return said
+
+
+def _run(words: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
+    screen = io.StringIO()
+    kept = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+            main(words)
+    except SystemExit as exc:
+        return int(exc.code or 0), screen.getvalue()
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+    raise AssertionError("it does not end")
+
+
+def _run_as_process(words: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
+    """Run what makes a log for itself, which is a matter of the whole process."""
+    done = wsm(Path.cwd(), *words, environ=environ)
+    return done.returncode, done.stdout + done.stderr
+
+
+def leaves(parser: argparse.ArgumentParser | None = None, path: str = "") -> Iterator[str]:
+    """The name of every command that there is."""
+    parser = parser or _parser()
+    verbs = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    for each in verbs:
+        for name, verb in each.choices.items():
+            yield from leaves(verb, f"{path} {name}".strip())
+    if not verbs:
+        yield path
+
+
+async def test_no_command_tells_what_it_is_not_there_for(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        town(ground, changed={"WEBHOOK_HMAC_SECRET": HOOK_SECRET}) as at,
+        ExitProxy(password=EXIT_PASSWORD) as proxy,
+        Whoami(proxy.country_of) as whoami,
+    ):
+        settings = tmp_path / "wsm.toml"
+        settings.write_text(POOL.format(port=proxy.port, password=EXIT_PASSWORD, check_url=whoami.url))
+        for name, value in at.site.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WSM_CONFIG", str(settings))
+        monkeypatch.setenv("WSM_WEBHOOKS_URL", at.site.webhooks_url)
+        monkeypatch.setenv("WSM_OWNER_DATABASE_URL", ground.database.owner_url)
+        room = Room(at)
+        await at.found(SHOP, capacity=5)
+        await at.says(SHOP, PHONES[0], TEXT, push_name=NAME)
+        await at.hears(PHONES[0], YOUR_TURN)
+        await at.quiet()
+        await of_tenants(room)
+        await of_sessions(room, proxy)
+        await at.quiet()
+        await of_letters(room)
+        await of_nobody(room)
+        assert room.commands == {*leaves()} - LONG_RUNNING
+        await asyncio.gather(*(while_away(room, command) for command in WHILE_AWAY))
+
+
+async def of_tenants(room: Room) -> None:
+    for words in (
+        ("migrate",),
+        ("metrics",),
+        ("tenant", "add", 99, "--name", "outra"),
+        ("tenant", "list"),
+        ("tenant", "pause", 99),
+        ("tenant", "show", 99),
+        ("tenant", "resume", 99),
+        ("line", "show", SHOP),
+        ("history", SHOP, PHONES[0]),
+    ):
+        await room.run(*words)
+    assert "no conversation" in await room.run("history", SHOP, PHONES[1], ends=1)
+    assert "no conversation" in await room.run("line", "close", SHOP, f"{PHONES[1]}@c.us", ends=1)
+    await room.run("tenant", "add", SHOP, ends=2)
+    await room.run("check", ends=1)
+    await room.run("line", "close", SHOP, PHONES[0])
+
+
+async def of_sessions(room: Room, proxy: ExitProxy) -> None:
+    """Through exits that refuse, die and lie, at gateways that are away and that repeat everything."""
+    named = (SHOP, "--session", f"user_{SHOP}_b")
+    await room.run("session", "create", SHOP, "--alias", "b", "--exit", "br")
+    await room.run("session", "create", SHOP, "--alias", "b", "--exit", "us", ends=2)
+    await room.run("session", "create", SHOP, "--alias", "b", "--direct", ends=2)
+    for fault in (Refuses(), Dead(), Claims("US")):
+        proxy.fault(fault)
+        await room.run("session", "start", *named, ends=1)
+        proxy.mend()
+    for status in (400, 422, 500):
+        async with echo(status, SHAPES["exception" if status == 500 else "messages"]) as url:
+            for verb in ("start", "show", "qr", "restart", "stop", "logout", "delete"):
+                await room.run("session", verb, *named, ends=1, WAHA_URL=url)
+    async with echo(200, SHAPES["names"]) as url:
+        await room.run("session", "start", *named, ends=1, WAHA_URL=url)
+        await room.run("check", ends=1, WAHA_URL=url)
+    room.at.waha.world.auto_scan = False
+    for verb in ("start", "show", "qr", "restart", "stop", "start", "logout", "delete"):
+        await room.run("session", verb, *named)
+    await room.run("session", "list", SHOP)
+
+
+async def of_letters(room: Room) -> None:
+    body = b'{"event":"message.any","session":"s","payload":"%s %s"}' % (TEXT.encode(), PHONES[0].encode())
+    async with opened(room.at.ground.servers.redis_url) as (handover, redis):
+        await handover.accept([Misfit("default", "nobody", "session_unmapped", START_MS, body)])
+        letter = {"entry": "7-0", "reason": "boom", "session": "s", "origin": "waha", "at": "1", "body": body}
+        for _ in range(2):
+            await redis.xadd(keys.dead(SHOP), letter)
+        await redis.sadd(keys.DEAD, str(SHOP))
+    for verb, ids in (("list", ()), ("show", await ids_of(room, "quarantine", "list")), ("drop", ("--all",))):
+        await room.run("quarantine", verb, *ids)
+    one, two = await ids_of(room, "dead", "list", SHOP)
+    await room.run("dead", "list")
+    await room.run("dead", "show", SHOP, one, two)
+    await room.run("dead", "show", SHOP, "7-0", ends=1)
+    await room.run("dead", "drop", SHOP, one)
+    await room.run("dead", "replay", SHOP, two)
+
+
+async def ids_of(room: Room, *words: object) -> tuple[str, ...]:
+    """The first word of each line that a list shows."""
+    return tuple(line.split()[0] for line in (await room.run(*words)).splitlines())
+
+
+async def while_away(room: Room, command: str) -> None:
+    """Run a command, as a process, while what it needs is away: it says so, and not by which password."""
+    environ = {**os.environ, **AWAY}
+    done = await asyncio.to_thread(wsm, room.at.ground.home, *command.split(), environ=environ)
+    assert done.returncode == 1, command
+    check_silent(room.at, command, done.stdout + done.stderr)
+
+
+async def of_nobody(room: Room) -> None:
+    """What only the sandbox has."""
+    await room.run("sandbox", "say", f"user_{SHOP}", PHONES[0], TEXT)
+    await room.run("sandbox", "inbox", PHONES[0])
