@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wsm.config import Settings
 from wsm.core.errors import BadInput, NotFound
 from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName, TenantId
+from wsm.sandbox.screen import plain
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -281,7 +282,7 @@ async def _dead_list(arguments: argparse.Namespace, settings: Settings) -> None:
             return
         letters = await DeadLetters(redis).read(arguments.tenant)
     for each in letters:
-        told = f"{each.session or '-':<24} {_event(each.body):<20} {len(each.body)} bytes"
+        told = f"{plain(each.session) or '-':<24} {_event(each.body):<20} {len(each.body)} bytes"
         print(f"{each.id:<18} {_time(each.died_at_ms)}  {told}  {each.reason}")
     if not letters:
         print("there are no dead letters")
@@ -295,7 +296,7 @@ async def _dead_show(arguments: argparse.Namespace, settings: Settings) -> None:
         letters = await DeadLetters(redis).read(arguments.tenant, arguments.ids)
     for each in letters:
         print(f"{each.id}  entry {each.entry}  {each.origin or '-'}  {each.session or '-'}  {each.reason}")
-        print(each.body.decode(errors="replace"))
+        print(plain(each.body.decode(errors="replace"), indent=0))
     _require_found(arguments.ids, [each.id for each in letters])
 
 
@@ -334,7 +335,7 @@ async def _quarantine_list(_: argparse.Namespace, settings: Settings) -> None:
     async with mailroom(settings) as redis:
         found = await Quarantine(redis).read()
     for each in found:
-        told = f"{each.session:<24} {_event(each.body):<20} {len(each.body)} bytes"
+        told = f"{plain(each.session):<24} {_event(each.body):<20} {len(each.body)} bytes"
         print(f"{each.id:<18} {each.server:<12} {told}  {each.reason}")
     if not found:
         print("the quarantine is empty")
@@ -347,8 +348,8 @@ async def _quarantine_show(arguments: argparse.Namespace, settings: Settings) ->
     async with mailroom(settings) as redis:
         found = await Quarantine(redis).read(arguments.ids)
     for each in found:
-        print(f"{each.id}  {each.server}  {each.session}  {each.reason}")
-        print(each.body.decode(errors="replace"))
+        print(f"{each.id}  {each.server}  {plain(each.session)}  {each.reason}")
+        print(plain(each.body.decode(errors="replace"), indent=0))
     _require_found(arguments.ids, [each.id for each in found])
 
 
@@ -399,7 +400,7 @@ def _event(body: bytes) -> str:
     from wsm.wire.waha import head  # noqa: PLC0415
 
     try:
-        return head(body).event
+        return plain(head(body).event)
     except BadInput:
         return "?"
 

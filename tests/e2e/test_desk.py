@@ -120,3 +120,21 @@ def test_the_quarantine_is_listed_without_what_it_says_and_emptied_by_name(
     assert run("quarantine", "drop", one) == "1 dropped\n"
     assert run("quarantine", "drop", "--all") == "1 dropped\n"
     assert run("quarantine", "list") == "the quarantine is empty\n"
+
+
+def test_nothing_that_a_stranger_wrote_is_obeyed_by_the_terminal(redis_url: str, tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with opened(redis_url) as (handover, _):
+            body = json.dumps(
+                {"event": "x\x1b[2J", "session": "n\nm", "payload": "\x9b2J\u202e"}, ensure_ascii=False
+            )
+            misfit = Misfit(
+                "default", "no\x1b]0;body\x07\n1-1 more", "session_unmapped", START_MS, body.encode()
+            )
+            await handover.accept([misfit])
+
+    asyncio.run(fill())
+    run = desk(tmp_path, {"REDIS_URL": redis_url})
+    [line] = run("quarantine", "list").splitlines()
+    for shown in (line, run("quarantine", "show", line.split()[0])):
+        assert not {*shown} & {*"\x1b\x07\x9b\u202e"}

@@ -134,10 +134,35 @@ def test_nothing_makes_postgresql_less_durable() -> None:
     assert not re.search("fsync *=|synchronous_commit|full_page_writes", text)
 
 
+def test_postgresqls_log_quotes_no_statement_and_no_row() -> None:
+    words = compose()["services"]["postgres"]["command"]
+    assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= {*words}
+    assert not [word for word in words if "log_statement" in word or "log_min_duration" in word]
+
+
+def test_each_process_is_given_the_secrets_that_it_needs_and_no_other() -> None:
+    given = {
+        name: set(re.findall(r"\$\{(\w+):\?\}", str(service.get("environment", {}))))
+        for name, service in compose()["services"].items()
+    }
+    assert given == {
+        "valkey": {"VALKEY_PASSWORD"},
+        "postgres": {
+            *("POSTGRES_PASSWORD", "WSM_MIGRATOR_PASSWORD", "WSM_APP_PASSWORD", "WSM_SYSTEM_PASSWORD"),
+            "WAHA_DATABASE_PASSWORD",
+        },
+        "migrate": {"WSM_MIGRATOR_PASSWORD"},
+        "ingest": {"VALKEY_PASSWORD", "WSM_MASTER_KEYS", "WEBHOOK_HMAC_SECRET"},
+        "worker": {"VALKEY_PASSWORD", "WSM_APP_PASSWORD", "WAHA_API_KEY"},
+        "clock": {"VALKEY_PASSWORD", "WSM_SYSTEM_PASSWORD"},
+        "waha": {"WAHA_API_KEY", "WAHA_DATABASE_PASSWORD", "WEBHOOK_HMAC_SECRET"},
+    }
+
+
 def test_postgresql_keeps_each_role_to_its_own_side() -> None:
     service = compose()["services"]["postgres"]
     assert "max_connections=500" in service["command"]
-    rules = service["command"][-1].removeprefix("hba_file=")
+    [rules] = [word.removeprefix("hba_file=") for word in service["command"] if "hba_file" in word]
     assert f"./postgres/pg_hba.conf:{rules}:ro" in service["volumes"]
 
 

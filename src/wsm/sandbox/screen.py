@@ -1,6 +1,7 @@
 """What people see in a terminal: the story's lines and a chat's history."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,21 @@ from typing import Any
 _COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _ACKS = {0: "sent", 1: "sent ✓", 2: "delivered ✓✓", 3: "read ✓✓", 4: "played ✓✓"}
 _MARKS = {"edit": "edited: ", "revoke": "deleted a message", "reaction": "reacted ", "vote": "voted: "}
+
+
+_INDENT = 27
+"""How far right of a line's beginning its text begins."""
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys, or turns round, instead of showing it."""
+
+
+def plain(text: str, *, indent: int | None = None) -> str:
+    """Write what a stranger wrote so that a terminal shows all of it and obeys none of it.
+
+    indent  of its further lines, so that none of them looks like a line of ours; None: there are none
+    """
+    between = "\ufffd" if indent is None else "\n" + " " * indent
+    return _COMMANDS.sub("\ufffd", text).replace("\n", between)
 
 
 def coloured() -> bool:
@@ -36,7 +52,9 @@ def history_lines(messages: Sequence[Any], unsent: Sequence[Any]) -> list[str]:
 
 
 def _message(row: Any) -> str:
-    text = _MARKS.get(row.kind, "") + row.body + (f" [{row.kind}]" if row.media else "")
+    text = (
+        _MARKS.get(row.kind, "") + plain(row.body, indent=_INDENT) + (f" [{row.kind}]" if row.media else "")
+    )
     state = ""
     if row.author == "bot":
         state = "failed at WhatsApp" if row.error else _ACKS.get(row.ack or 0, "sent")
