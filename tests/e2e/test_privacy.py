@@ -34,6 +34,7 @@ from e2e.canaries import (
     secret_of,
 )
 from e2e.town import YOUR_TURN, Ground, Town, session_of, town
+from integration.test_metric_bounds import check_words
 from waiting import wait_for
 from wsm.core.ids import SessionAddress
 from wsm.sandbox.servers import command_line
@@ -308,4 +309,6 @@ async def every_metric(at: Town) -> str:
         urls = [*at.site.ops_urls.values(), at.site.webhooks_url.removesuffix("/webhooks/waha")]
         answers = [await client.get(f"{url}/metrics") for url in urls]
     assert all("wsm_entries_total" in answer.text for answer in answers)
+    for answer in answers:
+        check_words(answer.text)
     return "\n".join(answer.text for answer in answers)
