@@ -44,6 +44,12 @@ SENTINEL_URL = re.compile(
     r"/(?P<service>[A-Za-z0-9._-]+)"
 )
 """How a URL of sentinels is written: urlsplit knows one host only."""
+_DATABASE_URL = re.compile(
+    r"postgres(?:ql)?://(?:[^\s@/?]*@)?"
+    r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[^][\s@/?:,]*)(?::\d{0,5})?(?:,(?=[^/?])|(?=[/?]|\Z)))*"
+    r"(?:/[^\s@?]*)?(?:\?[^\s@]*)?"
+)
+"""What libpq takes apart as it was meant. Of anything else it would complain with a piece of the password."""
 _WORDS = {
     "log_level": ("debug", "info", "warning", "error"),
     "redis_durability": ("check", "trust"),
@@ -226,8 +232,10 @@ _FORMS: dict[str, Callable[[str, str], Any]] = {
 
 
 def _named(exc: msgspec.ValidationError) -> tuple[str, str]:
-    """Split msgspec's message, which repeats no value and ends in the path of the field."""
+    """Split msgspec's message, which ends in the path of the field, and repeats no value but an odd word."""
     reason, _, path = str(exc).partition(" - at `$.")
+    if reason.startswith("Invalid enum value"):
+        reason = "is none of the words that it may be"
     return path.rstrip("`") or "settings", reason
 
 
@@ -278,9 +286,12 @@ def _check_url(field: str, url: str, schemes: set[str]) -> None:
         if not SENTINEL_URL.fullmatch(url):
             raise BadInput(field, "is written redis+sentinel://user:password@host:port,host:port/service")
         return
+    if field.endswith("database_url"):  # it may name several hosts
+        if not _DATABASE_URL.fullmatch(url):
+            raise BadInput(field, "in a name or password, write @ / ? and spaces as %40 %2F %3F %20")
+        return
     try:
-        # PostgreSQL's may name several hosts.
-        fits = field.endswith("database_url") or urlsplit(url).port != 0
+        fits = urlsplit(url).port != 0 and "@" not in urlsplit(url).path and not re.search(r"\s", url)
     except ValueError:
         fits = False
     if not fits:
