@@ -61,8 +61,7 @@ class Sessions:
         Raises NotFound; GatewayUnavailable when its exit or its gateway is not as it should be. It should run
         from then on all the same, and whoever looks after sessions tries again.
         """
-        place = await self._place(address)
-        await self._desire(place, "running")
+        place = await self._desired(address, "running")
         async with self._moves.owned(place) as mine:
             await self._moves.bring_up(place, mine)
         log.info("session_started", tenant=address.tenant, session=address.session)
@@ -74,8 +73,7 @@ class Sessions:
 
     async def restart(self, address: SessionAddress) -> None:
         """Stop and start a session at its gateway, with the exit that it has."""
-        place = await self._place(address)
-        await self._desire(place, "running")
+        place = await self._desired(address, "running")
         async with self._moves.owned(place) as mine:
             await self._moves.restart(place, mine)
 
@@ -85,8 +83,12 @@ class Sessions:
         log.warning("session_logged_out", tenant=address.tenant, session=address.session)
 
     async def delete(self, address: SessionAddress) -> None:
-        """Unlink the phone and let the gateway forget the session; wsm's history stays."""
+        """Unlink the phone and let the gateway forget the session; wsm's history stays.
+
+        What is signed with its secret is refused as soon as ingest knows, in two seconds at most.
+        """
         await self._end(address, WahaSession.delete)
+        await fleet.retire(self._system, address.tenant, (await self._place(address)).id)
         log.warning("session_deleted", tenant=address.tenant, session=address.session)
 
     async def banned(self, address: SessionAddress, until: datetime) -> str | None:
@@ -131,12 +133,14 @@ class Sessions:
         place = await self._place(address)
         return self._moves.bound(place, await self._moves.lease(place))
 
-    async def _desire(self, place: Place, desired: str) -> None:
-        await fleet.desire(self._system, place.address.tenant, place.id, desired)
+    async def _desired(self, address: SessionAddress, desired: str) -> Place:
+        """Write what a session should be, and find it as it is then: what was deleted has a new secret."""
+        place = await self._place(address)
+        await fleet.desire(self._system, address.tenant, place.id, desired)
+        return await self._place(address)
 
     async def _end(self, address: SessionAddress, *steps: Callable[[WahaSession], Awaitable[None]]) -> None:
         """Take a session out of service."""
-        place = await self._place(address)
-        await self._desire(place, "stopped")
+        place = await self._desired(address, "stopped")
         async with self._moves.owned(place) as mine:
             await self._moves.halt(place, mine, *steps)

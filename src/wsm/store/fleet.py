@@ -67,8 +67,14 @@ async def desire(database: Database, tenant: TenantId, session: int, desired: st
         await transaction.run("desire", tenant=tenant, id=session, desired=desired)
 
 
+async def retire(database: Database, tenant: TenantId, session: int) -> None:
+    """Let a session sign nothing more: it is in no directory until it should run again. Safe to repeat."""
+    async with database.transaction() as transaction:
+        await transaction.run("retire", tenant=tenant, id=session)
+
+
 async def directory(database: Database) -> list[Any]:
-    """Every session: tenant_id, name, server, kid, generations, phone."""
+    """Every session that may sign: tenant_id, name, server, kid, generations, phone."""
     async with database.transaction() as transaction:
         return await transaction.rows("directory")
 

@@ -13,8 +13,17 @@ values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %
         %(desired)s)
 
 -- name: desire
-update sessions set desired = %(desired)s, repairs = 0, repaired_at = null, alarm = null
+-- A session that was retired runs with the next generation of its secret.
+update sessions
+set desired = %(desired)s, repairs = 0, repaired_at = null, alarm = null,
+    generations = case when %(desired)s = 'running' and not 0 < any (generations)
+                  then array[1 - (select min(g) from unnest(generations) g)] else generations end
 where tenant_id = %(tenant)s and id = %(id)s
+
+-- name: retire
+-- What it has signed until now is refused from the next directory on; the negative number is not forgotten.
+update sessions set generations = array[-(select max(g) from unnest(generations) g)]
+where tenant_id = %(tenant)s and id = %(id)s and 0 < any (generations)
 
 -- name: tenants
 select t.tenant_id, t.name, count(s.id) as sessions from tenants t
@@ -23,7 +32,8 @@ group by t.tenant_id, t.name
 order by t.tenant_id
 
 -- name: directory
-select tenant_id, name, server, kid, generations, phone from sessions order by tenant_id, name
+select tenant_id, name, server, kid, generations, phone from sessions where 0 < any (generations)
+order by tenant_id, name
 
 -- name: due_tenants
 select tenant_id, min(created_at) as oldest, count(*) as intents from outbox
