@@ -42,7 +42,8 @@ _TABLES = """
 select n.nspname as schema, c.relname as name, c.relkind as kind, c.relispartition as part,
        c.relrowsecurity as secured, c.relforcerowsecurity as forced, pg_get_userbyid(c.relowner) as owner,
        'security_invoker=true' = any (coalesce(c.reloptions, '{}')) as invoked,
-       exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id') as has_tenant,
+       exists (select from pg_attribute a
+               where a.attrelid = c.oid and a.attname = 'tenant_id' and a.attnotnull) as has_tenant,
        exists (select from pg_rewrite r where r.ev_class = c.oid and r.rulename <> '_RETURN') as ruled,
        coalesce((select array_agg(distinct grantee) from (
            select coalesce(nullif(x.grantee, 0)::regrole::text, 'public') as grantee
@@ -161,7 +162,7 @@ def _of_table(table: Any, policies: list[Any]) -> list[str]:
     if table.name in WITHOUT_TENANT:
         return [] if not {"wsm_app", "public"} & {*table.grantees} else ["granted to wsm_app"]
     found = [] if table.owner == "wsm_owner" else [f"owned by {table.owner}"]
-    found += [] if table.has_tenant else ["without tenant_id"]
+    found += [] if table.has_tenant else ["without tenant_id, or it may be null"]
     found += [] if table.secured and table.forced else ["row-level security is not forced"]
     found += ["a rule: would act with its owner's rights"] if table.ruled else []
     if table.part:

@@ -15,6 +15,7 @@ BREAKING = {
     "create policy more on agents to wsm_system using (true)": "policy agents.more: the system has",
     "create table notes (tenant_id bigint)": "notes: row-level security is not forced",
     "create table notes (id bigint)": "notes: without tenant_id",
+    "create table notes (tenant_id bigint unique)": "notes: without tenant_id, or it may be null",
     "create table public.notes (id bigint)": "notes: in the schema public",
     "create view everything as select * from messages": "everything: no table",
     "create materialized view everything as select * from messages": "everything: no table",

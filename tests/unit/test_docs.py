@@ -28,6 +28,7 @@ NAME = re.compile(rf"(?:wsm\.)?((?:{'|'.join(ROOMS)})(?:\.\w+)+)")
 FILE = re.compile(
     r"(?:\.ci|bench|deploy|docs|src|streams|tests)/[\w./@*-]+|\.importlinter|[\w.]+\.(?:md|toml|lock)"
 )
+TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -84,6 +85,12 @@ def test_files_and_links_of_a_page_exist(page: Path) -> None:
         assert list(base.glob(name)), name
     for link in LINK.findall(prose(page)):
         assert (page.parent / link).exists(), link
+
+
+@pages
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    for file, name in TEST.findall(page.read_text(encoding="utf-8")):
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), name
 
 
 @pages
