@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,12 +17,13 @@ import pytest
 from behind_exits import PASSWORD as EXIT_PASSWORD
 from behind_exits import needs_exits
 from e2e.canaries import HOOK_SECRET, NAME, PASSWORD, PHONES, SHOP, TEXT, canaries, check_silent
-from e2e.telling import wsm
+from e2e.telling import ENVIRON, wsm
 from e2e.test_session_commands import POOL
 from e2e.town import YOUR_TURN, Ground, Town, town
 from echo import SHAPES, echo
 from mailboxes import START_MS, opened
 from wsm.cli import _parser, main
+from wsm.desk import tenant_number
 from wsm.sandbox.exits import Claims, Dead, ExitProxy, Refuses, Whoami
 from wsm.streams import keys
 from wsm.streams.handover import Misfit
@@ -29,7 +31,7 @@ from wsm.streams.handover import Misfit
 pytestmark = needs_exits
 
 LONG_RUNNING = {"ingest", "worker", "clock", "up", "story", "sandbox serve"}
-"""Processes: what they say is in their logs, which others listen to."""
+"""Processes: what they say is in their logs, to which test_privacy.py listens."""
 FOR_THAT = {
     "history": {"text", "phone 0"},
     "line show": {"phone 0"},
@@ -51,6 +53,9 @@ AWAY = {
 WHILE_AWAY = ("migrate", f"line show {SHOP}", "tenant list", f"session start {SHOP}", "dead list", "check")
 
 
+PATIENCE_SECONDS = 5.0
+
+
 class Room:
     """Runs commands, and listens. said: what each of them has written, in its order."""
 
@@ -70,6 +75,38 @@ class Room:
         heard = {what for what, canary in known.items() if canary in said} - FOR_THAT.get(command, set())
         assert not heard, f"{words} tells {heard}: {said}"
         return said
+
+    async def tries(self, command: str) -> None:
+        """Run a command that has no script here with all that it asks for, for a while, however it ends."""
+        words = [*command.split(), *given(command)]
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-X", "utf8", "-m", "wsm", *words),
+            env={**ENVIRON, **os.environ},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(running.wait(), PATIENCE_SECONDS)
+        if running.returncode is None:
+            running.terminate()
+        said, _ = await running.communicate()
+        self.commands.add(command)
+        check_silent(self.at, command, said.decode())
+        assert EXIT_PASSWORD not in said.decode()
+
+
+def given(command: str) -> list[str]:
+    """Something for every argument that a command must have."""
+    parser = _parser()
+    for word in command.split():
+        [verbs] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        parser = verbs.choices[word]
+    words = []
+    for action in parser._actions:
+        if action.required or (not action.option_strings and action.nargs is None):
+            value = str(SHOP) if action.type is tenant_number else "5511900000009"
+            words += [*action.option_strings[:1], *([] if action.nargs == 0 else [value])]
+    return words
 
 
 def _run(words: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
@@ -130,6 +167,8 @@ async def test_no_command_tells_what_it_is_not_there_for(
         await at.quiet()
         await of_letters(room)
         await of_nobody(room)
+        for command in {*leaves()} - LONG_RUNNING - room.commands:
+            await room.tries(command)
         assert room.commands == {*leaves()} - LONG_RUNNING
         await asyncio.gather(*(while_away(room, command) for command in WHILE_AWAY))
 

@@ -18,6 +18,7 @@ from wsm.bootstrap import opened
 from wsm.core.errors import GatewayUnavailable, NotFound
 from wsm.core.ids import SessionAddress
 from wsm.sandbox.exits import Dead
+from wsm.sandbox.waha.asgi import Answer, Request
 from wsm.store import fleet
 from wsm.store.database import Database
 from wsm.wire import directory as published
@@ -67,6 +68,37 @@ async def test_no_secret_is_in_the_database(database: Urls) -> None:
         assert address.session in kept
         for secret in (PASSWORD, session_secret(KEY, address, 1), KEY.decode(), KEY.hex(), at.waha.api_key):
             assert secret not in kept
+
+
+async def test_a_gateway_is_told_of_each_session_what_is_its_own(database: Urls) -> None:
+    async with desk(database) as at:
+        asked: list[Request] = []
+        answer = at.waha._answer
+
+        async def listening(request: Request) -> Answer:
+            asked.append(request)
+            return await answer(request)
+
+        at.waha._answer = listening  # type: ignore[method-assign]
+        of: dict[str, set[str]] = {}
+        for tenant in (ANN, BOB):
+            address = await at.sessions.create(tenant, exit_pool="br")
+            await at.sessions.start(address)
+            await at.sessions.restart(address)
+            [lease] = await at.sessions.leases(address)
+            config = at.waha.session(address.session).config or {}
+            of[address.session] = {
+                *(f"/{tenant}/{address.session}", session_secret(KEY, address, 1), lease.identifier),
+                *(lease.address, config["proxy"]["username"]),
+            }
+        assert len(asked) > 5
+        for request in asked:
+            said = f"{request.path} {request.query} {request.headers} {request.body.decode()}"
+            [named] = [name for name in of if name in said]
+            others = set().union(*(of[name] for name in of if name != named))
+            assert not [each for each in others if each in said]
+            assert KEY.hex() not in said
+            assert (PASSWORD in said) == ('"proxy"' in said)
 
 
 def _everything(urls: Urls) -> str:

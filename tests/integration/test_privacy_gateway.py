@@ -21,6 +21,8 @@ from wsm.gateway.config import SessionConfig
 from wsm.gateway.waha import Gateways, WahaSession
 from wsm.ingest.directory import Seat
 from wsm.sandbox.exits import ExitProxy, Whoami
+from wsm.sandbox.waha.asgi import Answer, Receive, Request, Send, read, write
+from wsm.sandbox.waha.server import Listener
 from wsm.wire.directory import Listed
 
 CANARY = "canarioX7"
@@ -115,6 +117,39 @@ async def test_an_exit_that_refuses_its_password_and_a_check_that_babbles_are_to
                     await session.send_text(ChatId(f"{PHONE}@c.us"), CANARY)
                 check_silent(raised.value)
                 await gateways.aclose()
+
+
+async def test_a_check_service_hears_that_somebody_asks_and_nothing_of_whom() -> None:
+    asked: list[Request] = []
+
+    async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        asked.append(await read(scope, receive))
+        await write(send, Answer(body=b'{"ip": "127.0.0.1", "country": "br"}'))
+
+    listener = Listener(serve, "127.0.0.1", 0)
+    async with ExitProxy(password=PASSWORD) as proxy:
+        pool = Pool(
+            provider="generic",
+            endpoint=f"127.0.0.1:{proxy.port}",
+            username="acme",
+            password=PASSWORD,
+            check_url=f"{await listener.open()}/ip",
+        )
+        server = WahaServer(url="https://127.0.0.1:9", api_key=KEY, route="public")
+        gateways = Gateways({DEFAULT_SERVER: server}, {"br": pool}, send_timeout_seconds=5)
+        for identity in ("ann", "bob"):
+            await gateways.look(Way("br", identity))
+        await gateways.aclose()
+        await listener.close()
+    names = {"accept", "accept-encoding", "connection", "host", "user-agent", "via"}
+    assert len(asked) == 2
+    for each in asked:
+        assert (each.method, each.path, each.query, each.body) == ("GET", "/ip", {}, b"")
+        assert each.headers.keys() <= names
+        assert each.headers["user-agent"] == "wsm"
+        assert not {"ann", "bob", PASSWORD, KEY} & {
+            word for value in each.headers.values() for word in value.split()
+        }
 
 
 def test_no_secret_is_in_the_repr_of_what_holds_it() -> None:
