@@ -3,7 +3,8 @@
 select pg_advisory_xact_lock(-4)
 
 -- name: sessions_by_server
-select server, count(*) as sessions from sessions group by server
+-- Without those that were deleted at their gateway.
+select server, count(*) as sessions from sessions where 0 < any (generations) group by server
 
 -- name: confirm_phone
 update sessions set phone = other_phone, other_phone = null
