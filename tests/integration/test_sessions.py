@@ -373,6 +373,27 @@ async def test_sessions_made_at_once_fill_the_servers_and_put_none_above_its_cap
         assert Counter(placed) == {a: 4, b: 8, None: 3}
 
 
+async def test_a_deleted_session_leaves_its_room_and_a_stopped_one_does_not(database: Urls) -> None:
+    async with (
+        desk(database, route="private") as at,
+        opened(Database(database.system_url, connections=1)) as system,
+    ):
+
+        async def place(alias: str) -> None:
+            address = SessionAddress(BOB, SessionName(f"user_{BOB}_{alias}"))
+            await fleet.place_session(
+                system, address, server=None, capacities={DEFAULT_SERVER: 1}, alias=alias, kid="k1"
+            )
+
+        ann = await at.sessions.create(ANN)
+        await at.sessions.start(ann)
+        await at.sessions.stop(ann)
+        with pytest.raises(BadInput, match="no room"):
+            await place("a")
+        await at.sessions.delete(ann)
+        await place("a")
+
+
 async def test_a_session_is_made_where_it_was_said_if_that_server_is_there(database: Urls) -> None:
     async with desk(database, route="private") as at:
         await at.sessions.create(ANN, server=DEFAULT_SERVER)

@@ -10,11 +10,12 @@ import pytest
 
 from databases import Database as Urls
 from scripted_gateway import NOT_FOUND, SENT, Asked, Gateway, Reply, cuts, gateway, says
-from wsm.bootstrap import opened
+from shop import shop
 from wsm.control.trial import Trial, try_out
 from wsm.core.errors import BadInput, GatewayUnavailable
+from wsm.core.ids import BareId
 from wsm.gateway.waha import WahaSession
-from wsm.store.database import Database
+from wsm.store import reads
 
 NAME = "user_1460561546"
 WORKS = says(200, {"name": NAME, "status": "WORKING"})
@@ -36,8 +37,10 @@ def scripted(behind: Gateway, more: Mapping[str, Reply] = MappingProxyType({})) 
 
 
 async def tried(urls: Urls, session: WahaSession) -> Trial:
-    async with opened(Database(urls.app_url, connections=1)) as app:
-        return await try_out(app, session, 1, "5511960000123", "oi", patience_seconds=0)
+    async with shop(urls) as at:
+        [row] = await reads.sessions(at.database, at.tenant)
+        assert session.address == at.address
+        return await try_out(at.database, session, row.id, "5511960000123", "oi", patience_seconds=0)
 
 
 def sent(behind: Gateway) -> list[Any]:
@@ -79,3 +82,22 @@ async def test_a_session_that_does_not_work_is_not_asked_for_more(database: Urls
         with pytest.raises(GatewayUnavailable, match="it is SCAN_QR_CODE"):
             await tried(database, session)
         assert len(behind.asked) == 1
+
+
+async def test_what_came_by_webhook_is_told(database: Urls) -> None:
+    chat, sent = "5511960000123@c.us", BareId("3EB0TRIED")
+    async with shop(database) as at:
+        [row] = await reads.sessions(at.database, at.tenant)
+
+        async def told(*bodies: bytes) -> tuple[bool, int | None, bool]:
+            await at.turn(*bodies)
+            kept = await reads.own_message(at.database, at.tenant, row.id, sent)
+            return kept.heard, kept.level, kept.refused
+
+        assert await told(at.message(chat, "oi", id="3EB0OTHER", from_me=True, source="api")) == (
+            (False, None, False)
+        )
+        echo = at.message(chat, "oi", id=sent, from_me=True, source="api")
+        assert await told(echo) == (True, None, False)
+        assert await told(at.ack(chat, sent, 2), at.ack(chat, sent, 1)) == (True, 2, False)
+        assert await told(at.ack(chat, sent, -1)) == (True, 2, True)

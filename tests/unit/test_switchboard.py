@@ -40,6 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     desired: str = "running"
     engine: str | None = "GOWS"
     exit_pool: str | None = "br"
+    generations: tuple[int, ...] = (1,)
     since_ms: int = NOW_MS - 32 * 60_000
     dropped_ms: tuple[int, ...] = ()
     heard_ms: int = 0
@@ -180,6 +181,13 @@ def test_a_session_without_an_exit_that_it_should_have_waits_for_one() -> None:
     assert words.waits(Row(exit_pool=None, has_exit=False, exit_verified_at=None)) == []
     [why] = words.waits(Row(desired="stopped", observed="STOPPED", has_exit=False))
     assert "should be stopped" in why
+
+
+def test_a_deleted_session_is_told_as_such() -> None:
+    row = Row(desired="stopped", observed="STOPPED", generations=(-1,))
+    assert "deleted" in words.waits(row)[0]
+    assert "deleted" in words.line(row, NOW)
+    assert "deleted" not in words.line(Row(), NOW)
 
 
 def test_another_number_is_told_with_the_command_that_confirms_it() -> None:

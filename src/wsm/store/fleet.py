@@ -59,8 +59,9 @@ async def place_session(
 ) -> ServerName:
     """Make a session on a server, and return which: as `core.placement.choose` says. It stays there.
 
-    Placements are made one after the other, so none puts a server above its capacity. Every session in the
-    books counts, stopped ones too, for they may start. BadInput when there is no room or the name is taken.
+    Placements are made one after the other, so none puts a server above its capacity. Stopped sessions count,
+    for they may start; deleted ones do not, and one that is started again returns to its server all the same.
+    BadInput when there is no room or the name is taken.
     """
     with _session_refused(address):
         async with database.transaction() as transaction:

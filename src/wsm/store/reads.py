@@ -47,7 +47,8 @@ async def sessions(database: Database, tenant: TenantId) -> list[Any]:
 
 
 async def own_message(database: Database, tenant: TenantId, session: int, id: BareId) -> Any:  # noqa: A002
-    """How far an own message got: heard (its echo or an ack came by webhook), level (highest), refused."""
+    """How far an own message of a session that is there got: heard (its echo or an ack came by webhook),
+    level (the highest that was told, or None), refused."""
     values = {"session": session, "bare_id": id, "key": message_key(id, from_me=True)}
     async with database.transaction(tenant) as transaction:
         return await transaction.row("own_message", **values)

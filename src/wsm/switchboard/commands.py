@@ -11,6 +11,7 @@ from wsm.core.errors import GatewayRefused, Unavailable
 from wsm.core.ids import ServerName, SessionAddress, SessionName
 from wsm.core.phones import masked, phone_digits
 from wsm.desk import Work, add_verb, tenant_number
+from wsm.sandbox.screen import plain
 from wsm.switchboard import words
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ async def _list(arguments: argparse.Namespace, settings: Settings) -> None:
     async with tenant_reads(settings) as database:
         rows = await reads.sessions(database, arguments.tenant)
     for row in rows:
-        print(words.line(row, utc_now()))
+        print(plain(words.line(row, utc_now())))
     if not rows:
         print("he has no sessions")
 
@@ -146,7 +147,7 @@ async def _show(arguments: argparse.Namespace, settings: Settings) -> None:
         leases = await control.leases(address)
         says = await _gateway_says(control, address)
     for heading, sentence in [*words.lines(row, utc_now()), ("gateway", says)]:
-        print(f"{heading:<8} {sentence}")
+        print(f"{heading:<8} {plain(sentence)}")
     for lease in leases:
         ended = f"{lease.released_at:%Y-%m-%d %H:%M}" if lease.released_at else "now"
         came_out = f"{lease.address or 'nowhere yet'} {lease.country or ''}".rstrip()

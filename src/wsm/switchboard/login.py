@@ -21,6 +21,7 @@ from wsm.core.errors import BadInput, GatewayRefused
 from wsm.core.ids import SessionAddress
 from wsm.core.phones import masked, phone_digits
 from wsm.gateway.waha import WahaSession
+from wsm.sandbox.screen import plain
 from wsm.switchboard.drawing import half_blocks, modules, picture
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def pair(arguments: argparse.Namespace, settings: Settings, address: Sessi
                 code = await _code(gateway, phone)
                 _say(
                     f"on the phone {masked(phone)}: Linked devices, Link a device,"
-                    f" Link with phone number instead; then type\n\n    {code}\n"
+                    f" Link with phone number instead; then type\n\n    {plain(code)}\n"
                 )
             elif isinstance(step, Works | Ended):
                 return await _end(_say, control, address, step)
@@ -202,7 +203,7 @@ class _Surface:
             _write(self._png, picture(text))
             self.say(f"written to {self._png}; it is good for some 20 seconds")
         if self._raw:
-            print(text, flush=True)
+            _say(plain(text))
         elif self._png is None:
             self._draw(text)
 

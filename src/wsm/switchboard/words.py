@@ -60,7 +60,9 @@ def alarm(row: Any) -> str | None:
 def waits(row: Any) -> list[str]:
     """Say why nothing leaves through a session, each reason with its cure; empty when nothing hinders it."""
     reasons = []
-    if row.desired == "stopped":
+    if _is_deleted(row):
+        reasons.append("it was deleted at its gateway: `wsm session start` makes it anew, without a login")
+    elif row.desired == "stopped":
         reasons.append("it should be stopped: `wsm session start` starts it")
     elif row.observed != "WORKING":
         reasons.append(f"it {status(row.observed)}")
@@ -73,6 +75,11 @@ def waits(row: Any) -> list[str]:
     if row.exit_pool is not None and row.desired == "running" and (trouble := _exit_trouble(row)):
         reasons.append(trouble)
     return reasons
+
+
+def _is_deleted(row: Any) -> bool:
+    """Whether nothing is signed in its name any more: see `fleet.retire`."""
+    return not any(generation > 0 for generation in row.generations)
 
 
 def _exit_trouble(row: Any) -> str | None:
@@ -91,8 +98,9 @@ def drops(row: Any, now: datetime) -> int:
 def line(row: Any, now: datetime) -> str:
     """Say a session in one line."""
     number = masked(row.phone) if row.phone else "-"
+    should = "deleted" if _is_deleted(row) else f"should be {row.desired}"
     parts = [
-        f"{row.name:<32} {row.observed:<14} {lasted(row, now):<8} should be {row.desired:<8}",
+        f"{row.name:<32} {row.observed:<14} {lasted(row, now):<8} {should:<18}",
         f"{number:<6} {row.server}  exit {row.exit_pool or 'direct'}",
     ]
     if row.other_phone is not None:
