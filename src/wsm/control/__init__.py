@@ -1,4 +1,4 @@
-"""What people, their programs and the clock do with sessions: made, moved from one state to another, kept there.
+"""What people, their programs and the clock do with sessions: made, moved between states, and kept there.
 
     sessions    create, start, stop, restart, log out, delete, confirm a number
     pairing     a code to scan or to type, a passkey
