@@ -44,7 +44,6 @@ from wsm.sandbox.waha.state import Media
 from wsm.sandbox.whatsapp import Visit, WhatsApp
 from wsm.store import fleet, reads
 from wsm.store.database import Database
-from wsm.store.exits import Lease
 from wsm.streams.handover import Bell
 from wsm.streams.keys import Kind
 from wsm.worker.deliver import Deliveries
@@ -121,11 +120,7 @@ class Drill:
         place = await self.place(address)
         lease = await self.moves.lease(place)
         assert lease is not None
-        try:
-            return (await self.moves.look_at_exit(place, lease)).trouble
-        finally:
-            kept = await self.moves.lease(place)
-            assert isinstance(kept, Lease)
+        return (await self.moves.look_at_exit(place, lease)).trouble
 
     def waha_of(self, address: SessionAddress) -> WahaSandbox:
         return next(waha for waha in self.wahas.values() if address.session in waha.world.sessions)

@@ -129,6 +129,10 @@ async def test_a_session_made_by_command_serves_a_customer(ground: Ground, tmp_p
         await run("session", "stop", SHOP, "--session", name)
         listed = await run("session", "list", SHOP)
         assert [("should be stopped" in line) for line in listed.splitlines()] == [False, True]
+
+        told = await run("session", "banned", SHOP, "--session", name, "--days", 7)
+        assert f"nobody gets the address {desk.proxy.exit_of(identity)} before 20" in told
+        assert "quarantined" in await run("session", "show", SHOP, "--session", name)
         await at.quiet()
         await at.check_sent_once()
 

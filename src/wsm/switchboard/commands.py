@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _AT_WHATSAPP, _ON_THE_PHONE = 1, 2
 _TEST_TEXT = "wsm: test"
+_MOST_DAYS = 3_650
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +55,7 @@ def add_sessions(commands: "Commands", settings: Callable[[], Settings]) -> None
         ("qr", _login("qr"), "the code to scan, renewed until the session works"),
         ("pair", _login("pair"), "a code to type on the phone instead of scanning"),
         ("passkey", _login("passkey"), "what to do when WhatsApp wants a passkey (GOWS)"),
+        ("banned", _banned, "stop it, for WhatsApp banned it, and keep everybody from its address"),
         ("confirm", _confirm, "let it keep the other number that it works with"),
         ("test-send", _test_send, "send one text now, and tell what became of it"),
     ):
@@ -104,7 +107,26 @@ def _add_test_send(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_ADDS = {"qr": _add_qr, "pair": _add_phone, "passkey": _add_passkey, "test-send": _add_test_send}
+def _add_days(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--days", type=_days, default=30, metavar="N", help="how long nobody gets its address (30)"
+    )
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 0 < days <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"1 to {_MOST_DAYS} days")
+    return days
+
+
+_ADDS = {
+    "qr": _add_qr,
+    "pair": _add_phone,
+    "passkey": _add_passkey,
+    "test-send": _add_test_send,
+    "banned": _add_days,
+}
 
 
 def _address(arguments: argparse.Namespace) -> SessionAddress:
@@ -202,6 +224,18 @@ def _login(what: str) -> Work:
         return done
 
     return work
+
+
+async def _banned(arguments: argparse.Namespace, settings: Settings) -> None:
+    from wsm.bootstrap import sessions, utc_now  # noqa: PLC0415
+
+    address, until = _address(arguments), utc_now() + timedelta(days=arguments.days)
+    async with sessions(settings) as control:
+        kept = await control.banned(address, until)
+    if kept is None:
+        print(f"{address.session} is stopped; it never had an exit to keep anybody from")
+    else:
+        print(f"{address.session} is stopped; nobody gets the address {kept} before {until:%Y-%m-%d %H:%M}")
 
 
 async def _confirm(arguments: argparse.Namespace, settings: Settings) -> None:
