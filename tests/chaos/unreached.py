@@ -20,6 +20,7 @@ UNREACHED = {
     "store.fleet:confirm_phone#*": _COMMAND,
     "store.fleet:tenants#*": _COMMAND,
     "store.fleet:desire#*": _COMMAND,
+    "store.fleet:retire#*": _COMMAND,
     "streams.handover:Handover.holder#*": "only tests ask for it",
     "streams.handover:Handover.ring#*": "only tests ring without claiming",
     "streams.handover:Handover.accept#1.*": _REPLICAS,
