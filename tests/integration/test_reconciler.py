@@ -223,6 +223,19 @@ async def test_who_should_be_stopped_is_stopped_and_his_exit_released(database: 
         assert lease.released_at is not None
 
 
+async def test_an_exit_that_a_stop_left_behind_is_released(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        row = await at.row()
+        await fleet.desire(at.system, ANN, row.id, "stopped")
+        place = place_of(ANN, row)
+        async with at.moves.owned(place) as mine:  # who stopped it did not come to the release
+            await at.moves.bound(place, await at.moves.lease(place), mine).stop()
+        await at.rounds(2)
+        [lease] = await at.sessions.leases(address)
+        assert lease.released_at is not None
+
+
 async def test_nobody_moves_a_session_that_another_moves(database: Urls) -> None:
     async with world(database) as at:
         address = await at.working()

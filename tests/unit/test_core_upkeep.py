@@ -74,7 +74,8 @@ def test_what_should_be_stopped_is_stopped(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", [None, "STOPPED"])
-def test_what_is_stopped_and_should_be_stays_so(status: str | None) -> None:
+def test_what_is_stopped_and_should_be_stays_so_once_its_exit_is_released(status: str | None) -> None:
+    assert judge(watched(status, desired="stopped", leased=True), START) == Verdict(Step.STOP)
     assert judge(watched(status, desired="stopped"), after(10**6)) == Verdict()
 
 

@@ -93,6 +93,7 @@ class Looks:
             row,
             None if info is None else status,
             now,
+            leased=lease is not None,
             differs=bool(differing) or (lease is None and place.exit_pool is not None),
             other_number=(row.other_phone if phone is None else phone) not in {None, row.phone or phone},
             exit_in_trouble=lease is not None and lease.trouble is not None,

@@ -58,6 +58,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     drops     how often it left WORKING within the last hour
     differs   its gateway keeps another configuration than it should have, which may be no proxy at all
     mute      it says WORKING, and that is not true
+    leased    it has an exit
     other_number, exit_in_trouble  as the alarms of these names
     """
 
@@ -71,6 +72,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     drops: int = 0
     differs: bool = False
     mute: bool = False
+    leased: bool = False
     other_number: bool = False
     exit_in_trouble: bool = False
 
@@ -111,7 +113,7 @@ _UNKNOWN_PATIENCE = timedelta(minutes=10)
 def judge(its: Watched, now: datetime) -> Verdict:
     """Say what to do about a session. What was done is counted by the caller: `repairs`, `repaired_at`."""
     if its.desired == "stopped":
-        runs = its.status not in {None, "STOPPED"}
+        runs = its.status not in {None, "STOPPED"} or its.leased  # its exit is released with the last step
         return Verdict(Step.STOP if runs and _may_repair(its, now) else Step.NOTHING)
     verdict = _of_state(its, now)
     if its.exit_in_trouble:
