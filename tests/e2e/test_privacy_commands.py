@@ -177,7 +177,7 @@ async def of_tenants(room: Room) -> None:
     for words in (
         ("migrate",),
         ("metrics",),
-        ("tenant", "add", 99, "--name", "outra"),
+        ("tenant", "add", 99, "--name", "outra", "--direct"),
         ("tenant", "list"),
         ("tenant", "pause", 99),
         ("tenant", "show", 99),
@@ -188,7 +188,7 @@ async def of_tenants(room: Room) -> None:
         await room.run(*words)
     assert "no conversation" in await room.run("history", SHOP, PHONES[1], ends=1)
     assert "no conversation" in await room.run("line", "close", SHOP, f"{PHONES[1]}@c.us", ends=1)
-    await room.run("tenant", "add", SHOP, ends=2)
+    await room.run("tenant", "add", SHOP, "--direct", ends=2)
     await room.run("check", ends=1)
     await room.run("line", "close", SHOP, PHONES[0])
 
@@ -206,7 +206,7 @@ async def of_sessions(room: Room, proxy: ExitProxy) -> None:
     for status in (400, 422, 500):
         async with echo(status, SHAPES["exception" if status == 500 else "messages"]) as url:
             for verb in ("start", "show", "qr", "restart", "stop", "logout", "delete"):
-                await room.run("session", verb, *named, ends=1, WAHA_URL=url)
+                await room.run("session", verb, *named, ends=int(verb != "show"), WAHA_URL=url)
     async with echo(200, SHAPES["names"]) as url:
         await room.run("session", "start", *named, ends=1, WAHA_URL=url)
         await room.run("check", ends=1, WAHA_URL=url)
