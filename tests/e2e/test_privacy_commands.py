@@ -1,16 +1,18 @@
 """Every command, in good and in evil: what it writes tells no secret, and of customers only what it is for.
 
-Nearly all run in this process, in a thread of their own: so all of them take seconds.
+One process runs nearly all of them, one after the other: so all of them take seconds.
 """
 
 import argparse
 import asyncio
 import contextlib
-import io
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from e2e.test_session_commands import POOL
 from e2e.town import YOUR_TURN, Ground, Town, town
 from echo import SHAPES, echo
 from mailboxes import START_MS, opened
-from wsm.cli import _parser, main
+from wsm.cli import _parser
 from wsm.desk import tenant_number
 from wsm.sandbox.exits import Claims, Dead, ExitProxy, Refuses, Whoami
 from wsm.streams import keys
@@ -59,15 +61,25 @@ PATIENCE_SECONDS = 5.0
 class Room:
     """Runs commands, and listens. said: what each of them has written, in its order."""
 
-    def __init__(self, at: Town) -> None:
+    def __init__(self, at: Town, teller: subprocess.Popen[str]) -> None:
         self.at = at
         self.commands: set[str] = set()
+        self._teller = teller
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        assert self._teller.stdin is not None
+        assert self._teller.stdout is not None
+        self._teller.stdin.write(line + "\n")
+        self._teller.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._teller.stdout.readline())
+        return answer
 
     async def run(self, *words: object, ends: int = 0, **changed: str) -> str:
         """Run a command to its end, which must be this exit code; return what it wrote, if that is silent."""
         environ = {**os.environ, **changed}
-        run = _run_as_process if "drop" in words else _run
-        code, said = await asyncio.to_thread(run, [*map(str, words)], environ)
+        asked = {"words": [*map(str, words)], "environ": environ}
+        answer = await asyncio.to_thread(self._ask, json.dumps(asked))
+        code, said = answer["code"], str(answer["said"])
         assert code == ends, f"{words}: {said}"
         command = next(name for name in leaves() if " ".join(map(str, words)).startswith(name))
         self.commands.add(command)
@@ -109,28 +121,6 @@ def given(command: str) -> list[str]:
     return words
 
 
-def _run(words: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
-    screen = io.StringIO()
-    kept = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(environ)
-    try:
-        with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
-            main(words)
-    except SystemExit as exc:
-        return int(exc.code or 0), screen.getvalue()
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
-    raise AssertionError("it does not end")
-
-
-def _run_as_process(words: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run what makes a log for itself, which is a matter of the whole process."""
-    done = wsm(Path.cwd(), *words, environ=environ)
-    return done.returncode, done.stdout + done.stderr
-
-
 def leaves(parser: argparse.ArgumentParser | None = None, path: str = "") -> Iterator[str]:
     """The name of every command that there is."""
     parser = parser or _parser()
@@ -142,8 +132,18 @@ def leaves(parser: argparse.ArgumentParser | None = None, path: str = "") -> Ite
         yield path
 
 
+@pytest.fixture
+def teller() -> Iterator[subprocess.Popen[str]]:
+    """A process that runs commands."""
+    command = [sys.executable, "-X", "utf8", str(Path(__file__).with_name("teller.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 async def test_no_command_tells_what_it_is_not_there_for(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teller: subprocess.Popen[str]
 ) -> None:
     async with (
         town(ground, changed={"WEBHOOK_HMAC_SECRET": HOOK_SECRET}) as at,
@@ -157,7 +157,7 @@ async def test_no_command_tells_what_it_is_not_there_for(
         monkeypatch.setenv("WSM_CONFIG", str(settings))
         monkeypatch.setenv("WSM_WEBHOOKS_URL", at.site.webhooks_url)
         monkeypatch.setenv("WSM_OWNER_DATABASE_URL", ground.database.owner_url)
-        room = Room(at)
+        room = Room(at, teller)
         await at.found(SHOP, capacity=5)
         await at.says(SHOP, PHONES[0], TEXT, push_name=NAME)
         await at.hears(PHONES[0], YOUR_TURN)
