@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from behind_exits import PASSWORD, needs_exits
 from e2e.telling import ENVIRON, wsm
@@ -25,7 +26,7 @@ from wsm.core.ids import TenantId
 from wsm.sandbox.exits import Drifts, ExitProxy, Whoami, direct
 from wsm.switchboard.drawing import half_blocks
 
-pytestmark = needs_exits
+pytestmark = [needs_exits, pytest.mark.deadline(180)]
 
 SHOP = TenantId(1460561546)
 NAME = f"user_{SHOP}"
