@@ -154,6 +154,7 @@ async def test_no_command_tells_what_it_is_not_there_for(
         settings.write_text(POOL.format(port=proxy.port, password=EXIT_PASSWORD, check_url=whoami.url))
         for name, value in at.site.environ.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.delenv("WSM_WAHA_FIXTURES", raising=False)  # the tests' own, no setting
         monkeypatch.setenv("WSM_CONFIG", str(settings))
         monkeypatch.setenv("WSM_WEBHOOKS_URL", at.site.webhooks_url)
         monkeypatch.setenv("WSM_OWNER_DATABASE_URL", ground.database.owner_url)
