@@ -22,8 +22,10 @@ class Ledger:
         self._chats: dict[int, int] = {}
 
     def replay(self, rows: Iterable[Any]) -> "Ledger":
-        """Take rows of the audit in the order of their commits."""
+        """Take rows of the audit in the order of their commits; what is told of sessions moves no line."""
         for row in rows:
+            if row.what.startswith("session."):
+                continue
             try:
                 getattr(self, "_" + row.what.replace(".", "_"))(row)
             except AssertionError as exc:
