@@ -59,7 +59,7 @@ run: install
 	@$(VENV_PYTHON) -m wsm story $(if $(filter-out 0,$(ONCE)),--once)
 
 test: check
-	@$(VENV_PYTHON) -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	@$(VENV_PYTHON) -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 # By default an hour or more. It ends with one line of figures, and tells how to repeat a seed that failed.
 chaos: install

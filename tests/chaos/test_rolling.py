@@ -7,7 +7,7 @@ import pytest
 from chaos.run import run_seed
 from e2e.town import Ground
 
-MESSAGES = 2000
+MESSAGES = 1500
 
 
 @pytest.mark.deadline(180)

@@ -243,7 +243,7 @@ async def test_a_number_is_paired_by_a_code_tried_out_and_replaced_after_a_confi
         assert "works with …5678: unconfirmed" in listed
         assert OWN not in listed + refused
         assert "keeps the number …5678" in await run("session", "confirm", SHOP)
-        assert "arrived" in await run("session", "test-send", SHOP, who, "--text", "de novo")
+        assert "arrived" in await run("session", "test-send", SHOP, who, "--text", "de novo", "--wait", 3)
         assert at.inbox(who) == ["oi", "de novo"]
         assert direct(desk.whoami.peers, desk.proxy) == []
         logged = "".join(map(str, at.log_lines()))
