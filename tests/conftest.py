@@ -151,7 +151,8 @@ def database(template: str, postgres_admin_url: str, embedded: Embedded) -> Iter
     """A migrated database of the test's own."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres_admin_url, autocommit=True) as admin:
-        admin.execute(f"create database {name} template {template}")
+        # Copied by files, a tenth of the time that PostgreSQL takes to log every page of a small template.
+        admin.execute(f"create database {name} template {template} strategy file_copy")
     yield Database(
         owner_url=embedded.database_url("postgres", name),
         app_url=embedded.database_url("wsm_app", name),
