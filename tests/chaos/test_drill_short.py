@@ -7,7 +7,7 @@ from chaos.drill import drill
 from e2e.town import Ground
 
 pytestmark = needs_exits
-SESSIONS = 8
+SESSIONS = 6
 
 
 @pytest.mark.deadline(120)

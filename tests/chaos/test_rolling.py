@@ -7,7 +7,7 @@ import pytest
 from chaos.run import run_seed
 from e2e.town import Ground
 
-MESSAGES = 1500
+MESSAGES = 1000
 
 
 @pytest.mark.deadline(180)

@@ -8,7 +8,7 @@ from chaos.run import run_seed
 from e2e.town import Ground
 
 QUICK_FAULTS = ("kill", "cut", "mute", "sends go wrong", "restart valkey", "valkey out of memory")
-MESSAGES = 1500
+MESSAGES = 1000
 
 
 @pytest.mark.deadline(120)

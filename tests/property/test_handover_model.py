@@ -101,7 +101,7 @@ def happen(model: HandoverModel, draw: Draw) -> None:
 
 
 def test_any_history_counts_everything_once_and_leaves_nothing(world: World) -> None:
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def lives(data: st.DataObject) -> None:
         def history(model: HandoverModel) -> None:
