@@ -59,14 +59,6 @@ class Desk(msgspec.Struct):
         assert PASSWORD not in done.stdout + done.stderr
         return done.stdout + done.stderr if ends else done.stdout
 
-    async def starts(self, *words: object) -> None:
-        """Start a session, and again while the clock, which heard that it should run, does the same."""
-        command = ("session", "start", *map(str, words))
-        while (
-            done := await asyncio.to_thread(wsm, self.at.ground.home, *command, environ=self.environ)
-        ).returncode:
-            assert "another process moves this session" in done.stderr, done.stderr
-
     async def begin(self, *words: object, stdout: int = PIPE) -> Process:
         """Give a command that goes on."""
         return await asyncio.create_subprocess_exec(
@@ -82,6 +74,7 @@ class Desk(msgspec.Struct):
         sessions = self.at.waha.world.sessions
         self.hurry(1.0)
         await wait_for(lambda: NAME in sessions and sessions[NAME].status == "SCAN_QR_CODE", 20)
+        await self.at.until("select observed = 'SCAN_QR_CODE' from sessions where name = %s", NAME)
 
     def hurry(self, waits: float) -> None:
         """Let WAHA wait so much of its usual times from now on."""
@@ -122,7 +115,7 @@ async def test_a_session_made_by_command_serves_a_customer(ground: Ground, tmp_p
         assert made == f"{name} is made on default, and stopped\n"
         assert "exists" in await run("session", "create", SHOP, "--alias", "b", "--direct", ends=2)
         assert "no pool named 'us'" in await run("session", "create", SHOP, "--exit", "us", ends=2)
-        await desk.starts(SHOP, "--session", name)
+        await run("session", "start", SHOP, "--session", name)
 
         [who] = customers(1)
         await at.phone.say(name, who, "oi")
@@ -232,7 +225,7 @@ async def test_a_number_is_paired_by_a_code_tried_out_and_replaced_after_a_confi
         desk.proxy.mend()
 
         await run("session", "logout", SHOP)
-        await desk.starts(SHOP)
+        await run("session", "start", SHOP)
         await desk.asks_for_a_login()
         told = await _pair(desk, OTHER)
         assert "its own number is …1234: nothing leaves until `wsm session confirm`" in told

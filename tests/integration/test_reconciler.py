@@ -90,6 +90,9 @@ class World(msgspec.Struct):
         assert (row.observed, row.alarm, row.repairs) == ("WORKING", None, 0)
         return address
 
+    async def desired(self, desired: str) -> bool:
+        return str((await self.row()).desired) == desired
+
     async def leads_anew(self) -> None:
         """Let what is remembered of the sessions be forgotten."""
         self.leads = False
@@ -154,7 +157,15 @@ async def world(
             monotonic=lambda: at.monotonic(),  # noqa: PLW0108
             starts_per_second=starts_per_second,
         )
-        at = World(app, system, behind, Sessions(app, system, moves("desk")), its, reconciler, heard)
+        at = World(
+            app,
+            system,
+            behind,
+            Sessions(app, system, moves("desk"), patience_seconds=0.0),
+            its,
+            reconciler,
+            heard,
+        )
         yield at
         await at.leads_anew()
 
@@ -249,6 +260,18 @@ async def test_nobody_moves_a_session_that_another_moves(database: Urls) -> None
         assert at.status(address) is None
         await at.rounds()
         await at.works(address)
+
+
+async def test_who_has_patience_moves_it_when_the_other_has_done(database: Urls) -> None:
+    async with world(database) as at:
+        address = await at.working()
+        patient = Sessions(at.app, at.system, at.moves)
+        async with at.moves.owned(place_of(ANN, await at.row())):
+            stopping = asyncio.create_task(patient.stop(address))
+            await wait_for(lambda: at.desired("stopped"))
+            assert at.status(address) == "WORKING"
+        await stopping
+        assert at.status(address) == "STOPPED"
 
 
 async def test_a_lease_that_ran_out_moves_nothing_any_more(database: Urls) -> None:

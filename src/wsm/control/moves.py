@@ -90,9 +90,10 @@ class Moves:
         self._now = now
         self._new_uuid = new_uuid
 
-    def owned(self, place: Place) -> AbstractAsyncContextManager[Owned]:
-        """Take the leave to move a session. Raises SessionBusy while another process has it."""
-        return owned(self._app, place.address.tenant, place.id, owner=self._owner)
+    def owned(self, place: Place, *, patience_seconds: float = 0.0) -> AbstractAsyncContextManager[Owned]:
+        """Take the leave to move a session, as `ownership.owned` does."""
+        its = place.address.tenant, place.id
+        return owned(self._app, *its, owner=self._owner, patience_seconds=patience_seconds)
 
     async def lease(self, place: Place) -> Lease | None:
         """Return the exit that a session has now; None when its way out is direct or it has none."""

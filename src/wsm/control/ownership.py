@@ -18,6 +18,7 @@ from wsm.store.database import Database
 
 LEASE_SECONDS = 15.0
 _RENEWALS = 3
+_AGAIN_SECONDS = 0.2
 
 
 class Owned:
@@ -47,12 +48,19 @@ async def owned(
     owner: str,
     monotonic: Callable[[], float] = time.monotonic,
     lease_seconds: float = LEASE_SECONDS,
+    patience_seconds: float = 0.0,
 ) -> AsyncIterator[Owned]:
-    """Take the leave to move a session, and keep it until the end. Raises SessionBusy while it is taken."""
+    """Take the leave to move a session, and keep it until the end.
+
+    Waits so long while it is taken; raises SessionBusy then.
+    """
+    over_at = monotonic() + patience_seconds
     asked = monotonic()
-    epoch = await owners.take(database, tenant, session, owner, seconds=lease_seconds)
-    if epoch is None:
-        raise SessionBusy("another process moves this session just now")
+    while (epoch := await owners.take(database, tenant, session, owner, seconds=lease_seconds)) is None:
+        if monotonic() >= over_at:
+            raise SessionBusy("another process moves this session just now")
+        await asyncio.sleep(_AGAIN_SECONDS)
+        asked = monotonic()
     mine = Owned(epoch, asked + lease_seconds, monotonic)
 
     async def keep() -> None:

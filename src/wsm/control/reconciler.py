@@ -184,7 +184,9 @@ class Reconciler:
         waits = verdict.alarm is Alarm.PAIRING_EXPIRED or row.repairs >= _PATIENT_AFTER
         # Else its number is to be learned, or what it missed to be fetched.
         works = its.status == "WORKING" and its.paired and row.caught_up_ms >= row.since_ms
-        return works or waits or its.desired == "stopped" or its.status in ASKS_A_PERSON
+        # Who has a number already may come back with another one, under which nothing must leave.
+        asks = its.status in ASKS_A_PERSON and not its.paired
+        return works or waits or asks or its.desired == "stopped"
 
     async def _take(self, step: Step, place: Place, row: Any) -> None:
         """Take a step when its turn has come, if it is still the one to take."""

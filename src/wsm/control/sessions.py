@@ -1,14 +1,16 @@
 """Sessions by request: made, started, stopped and looked at, each through its tenant's own object.
 
 `moves` says how. A stop, a logout and a delete release the exit; the next start takes another one. What is
-moved by somebody else just now is refused with SessionBusy; to ask again is safe.
+moved by somebody else is waited for, and refused with SessionBusy after a while; to ask again is safe.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
 from wsm.control.moves import Moves, Place, place_of
+from wsm.control.ownership import LEASE_SECONDS, Owned
 from wsm.control.trial import Trial, try_out
 from wsm.core.errors import BadInput, GatewayUnavailable, NotFound
 from wsm.core.ids import ChatId, ServerName, SessionAddress, SessionName, TenantId
@@ -22,12 +24,19 @@ log = logger("control")
 
 
 class Sessions:
-    """The functions. app, system: the database as the application's role and as the system's."""
+    """The functions.
 
-    def __init__(self, app: Database, system: Database, moves: Moves) -> None:
+    app, system       the database as the application's role and as the system's
+    patience_seconds  how long to wait for a session that somebody else moves: longer than a lease of who died
+    """
+
+    def __init__(
+        self, app: Database, system: Database, moves: Moves, *, patience_seconds: float = LEASE_SECONDS + 5
+    ) -> None:
         self._app = app
         self._system = system
         self._moves = moves
+        self._patience_seconds = patience_seconds
 
     async def create(
         self,
@@ -67,7 +76,7 @@ class Sessions:
         from then on all the same, and whoever looks after sessions tries again.
         """
         place = await self._desired(address, "running")
-        async with self._moves.owned(place) as mine:
+        async with self._owned(place) as mine:
             await self._moves.bring_up(place, mine)
         log.info("session_started", tenant=address.tenant, session=address.session)
 
@@ -79,7 +88,7 @@ class Sessions:
     async def restart(self, address: SessionAddress) -> None:
         """Stop and start a session at its gateway, with the exit that it has."""
         place = await self._desired(address, "running")
-        async with self._moves.owned(place) as mine:
+        async with self._owned(place) as mine:
             await self._moves.restart(place, mine)
 
     async def logout(self, address: SessionAddress) -> None:
@@ -193,8 +202,11 @@ class Sessions:
         await fleet.desire(self._system, address.tenant, place.id, desired)
         return await self._place(address)
 
+    def _owned(self, place: Place) -> AbstractAsyncContextManager[Owned]:
+        return self._moves.owned(place, patience_seconds=self._patience_seconds)
+
     async def _end(self, address: SessionAddress, *steps: Callable[[WahaSession], Awaitable[None]]) -> None:
         """Take a session out of service."""
         place = await self._desired(address, "stopped")
-        async with self._moves.owned(place) as mine:
+        async with self._owned(place) as mine:
             await self._moves.halt(place, mine, *steps)

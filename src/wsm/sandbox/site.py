@@ -18,7 +18,7 @@ import msgspec
 
 from wsm.bootstrap import opened, sessions
 from wsm.config import load, master_key
-from wsm.core.errors import NotFound, SessionBusy, Unavailable
+from wsm.core.errors import NotFound, Unavailable
 from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName, TenantId
 from wsm.sandbox.embedded import Embedded, running
 from wsm.sandbox.supervisor import Child, Supervisor, free_ports, wsm_child
@@ -36,7 +36,6 @@ WAHA_STATE = "waha"
 _FILE = "site"
 _GENERATION = 1
 _KNOWN_SECONDS = 15.0
-_AGAIN_SECONDS = 0.1
 
 
 class Site:
@@ -101,10 +100,7 @@ class Site:
         """Start a session at the gateway, as soon as ingest knows it. Safe to repeat."""
         await self.known(address)
         async with sessions(self.settings) as control:
-            while True:
-                with suppress(SessionBusy):  # the clock starts it just now
-                    return await control.start(address)
-                await asyncio.sleep(_AGAIN_SECONDS)
+            await control.start(address)
 
     async def known(self, address: SessionAddress) -> None:
         """Wait until ingest has a session in its directory.
