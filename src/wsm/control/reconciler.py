@@ -93,7 +93,10 @@ class Reconciler:
         """Compare and repair until `stop` is set; what is being done then is broken off."""
         try:
             while not stop.is_set():
-                await self.round()
+                try:
+                    await self.round()
+                except Exception:
+                    log.exception("round_failed")  # a bug here must not end the clock beside it
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ROUND_SECONDS):
                         await stop.wait()
