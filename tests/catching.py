@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from databases import Database as Urls
 from wahastage import Stage, stage
 from working import Plant, now, plant
@@ -25,6 +27,8 @@ TENANT, OTHER = 7, 8
 SESSION = "user_7"
 ANA, BIA, CAIO = "5511900000001", "5511900000002", "5511900000003"
 STORE = {"noweb": {"store": {"enabled": True, "fullSync": False}}}
+
+EVERY_ENGINE = pytest.mark.parametrize("engine", Engine)
 
 _ticks = itertools.count(1)
 

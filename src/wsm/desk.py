@@ -8,12 +8,12 @@ import argparse
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from wsm.config import Settings
 from wsm.core.errors import BadInput, NotFound
 from wsm.core.ids import TenantId
+from wsm.core.moments import moment
 from wsm.sandbox.screen import plain
 
 if TYPE_CHECKING:
@@ -306,4 +306,4 @@ def _state(rests: "Paused | None") -> str:
 
 
 def _time(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{moment(at_ms):%Y-%m-%d %H:%M:%S}"

@@ -5,7 +5,7 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from catching import ANA, BIA, CAIO, OTHER, SESSION, STORE, TENANT, scene
+from catching import ANA, BIA, CAIO, EVERY_ENGINE, OTHER, SESSION, STORE, TENANT, Scene, scene
 from databases import Database as Urls
 from receiver import Reply
 from working import now
@@ -17,7 +17,6 @@ from wsm.streams.handover import Offer
 
 GROUP = "120363000000000001@g.us"
 HIDDEN_TWIN = pytest.mark.parametrize("as_lid", [False, True])
-EVERY_ENGINE = pytest.mark.parametrize("engine", Engine)
 
 
 @EVERY_ENGINE
@@ -62,15 +61,20 @@ async def test_what_a_killed_waha_could_not_tell_and_what_came_while_it_was_dead
         assert await here.count("tickets") == 2
 
 
+async def both_write(here: Scene, *, as_lid: bool) -> None:
+    """A customer writes, under both her ids, and the agent from the phone; WAHA tells of both."""
+    await here.say(ANA, "oi", told=True, twin=True, as_lid=as_lid)
+    await here.on.phone.type_as_agent(SESSION, f"{ANA}@c.us", "bom dia")
+    assert await here.on.phone.wait_idle()
+
+
 @EVERY_ENGINE
 @HIDDEN_TWIN
 async def test_a_webhook_that_comes_after_all_is_a_duplicate(
     redis_url: str, database: Urls, engine: Engine, as_lid: bool
 ) -> None:
     async with scene(redis_url, database, engine) as here:
-        await here.say(ANA, "oi", told=True, twin=True, as_lid=as_lid)
-        await here.on.phone.type_as_agent(SESSION, f"{ANA}@c.us", "bom dia")
-        assert await here.on.phone.wait_idle()
+        await both_write(here, as_lid=as_lid)
         assert await here.fetch() == Caught(fetched=2, entered=2)
         assert await here.texts() == ["oi", "bom dia"]
         await here.webhooks()
@@ -84,9 +88,7 @@ async def test_what_a_webhook_brought_is_not_fetched_again(
     redis_url: str, database: Urls, engine: Engine, as_lid: bool
 ) -> None:
     async with scene(redis_url, database, engine) as here:
-        await here.say(ANA, "oi", told=True, twin=True, as_lid=as_lid)
-        await here.on.phone.type_as_agent(SESSION, f"{ANA}@c.us", "bom dia")
-        assert await here.on.phone.wait_idle()
+        await both_write(here, as_lid=as_lid)
         await here.webhooks()
         assert await here.fetch() == Caught(fetched=2, entered=0)
         assert await here.texts() == ["oi", "bom dia"]

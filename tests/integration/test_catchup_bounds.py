@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from catching import ANA, BIA, CAIO, SESSION, TENANT, scene
+from catching import ANA, BIA, CAIO, EVERY_ENGINE, SESSION, TENANT, scene
 from databases import Database as Urls
 from waiting import wait_for
 from working import now
@@ -19,8 +19,6 @@ from wsm.gateway.history import History
 from wsm.sandbox.waha import Engine
 from wsm.streams.client import connect
 from wsm.streams.handover import Handover, Limits, Verdict
-
-EVERY_ENGINE = pytest.mark.parametrize("engine", Engine)
 
 
 @EVERY_ENGINE

@@ -18,6 +18,7 @@ import msgspec
 from wsm.core.errors import GatewayRefused, GatewayUnavailable, MailboxFull, NotFound
 from wsm.core.events import MessageReceived, Origin
 from wsm.core.ids import ChatId, EntryId, SessionAddress
+from wsm.core.moments import milliseconds
 from wsm.gateway.history import ALL_CHATS
 from wsm.gateway.waha import WahaSession
 from wsm.store import catchup
@@ -119,7 +120,7 @@ class CatchUp:
             raise NotFound(f"tenant {address.tenant} has no session {address.session}")
         now = self._now()
         if not heard.heard_ms:  # what it hears from now on may be missed
-            await catchup.heard_all(self._app, address.tenant, session_id, _milliseconds(now))
+            await catchup.heard_all(self._app, address.tenant, session_id, milliseconds(now))
             return Caught()
         since = max(heard.heard_ms / 1000 - EARLIER.total_seconds(), (now - self._reach).timestamp())
         engine = heard.engine or (await gateway.get()).engine
@@ -132,7 +133,7 @@ class CatchUp:
             self._tell_once(address)
             return Caught()
         if not its.cut_off:
-            until_ms = min(its.newest_ms, _milliseconds(now))
+            until_ms = min(its.newest_ms, milliseconds(now))
             await catchup.heard_all(self._app, address.tenant, session_id, until_ms)
         return self._told_of(its)
 
@@ -260,8 +261,4 @@ class CatchUp:
         return Caught(its.fetched, its.entered, its.cut_off)
 
     def _now_ms(self) -> int:
-        return _milliseconds(self._now())
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+        return milliseconds(self._now())

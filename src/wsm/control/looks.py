@@ -7,7 +7,7 @@ WORKING; where its exit comes out, looked at before the provider would let it go
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,8 +17,9 @@ from wsm.control.moves import Moves, Place
 from wsm.control.watchdog import Watchdog
 from wsm.core.errors import ExitFailed, GatewayRefused, GatewayUnavailable
 from wsm.core.exits import look_every
+from wsm.core.moments import moment
 from wsm.core.phones import phone_of
-from wsm.core.upkeep import Watched
+from wsm.core.upkeep import Watched, drops
 from wsm.gateway.waha import WahaSession
 from wsm.store import watch
 from wsm.store.database import Database
@@ -31,7 +32,6 @@ _LOOK_AGAIN = timedelta(seconds=30)
 """How soon an exit that was in trouble is looked at again."""
 _EARLY = 0.75
 """After so much of the time between two looks one is due: who comes by just before may be late next time."""
-_AN_HOUR = timedelta(hours=1)
 _CATCH_UPS_AT_ONCE = 4
 
 
@@ -64,16 +64,16 @@ class Looks:
         """Forget what was found out: another process looks from now on."""
         self._watchdog.forget()
 
-    async def look(self, place: Place, row: Any) -> Watched:
-        """Ask a session's gateway how it is, and keep what is new.
+    async def look(self, place: Place, row: Any) -> tuple[Watched, WahaSession | None]:
+        """Ask a session's gateway how it is, and keep what is new; return that, and with what was asked.
 
-        One that cannot even be asked, for only an exit leads there and it has none, counts as stopped. Raises
-        Unavailable and Refused.
+        One that cannot even be asked (then there is nothing to ask with), for only an exit leads there and it
+        has none, counts as stopped. Raises Unavailable and Refused.
         """
         now = self._now()
         lease = await self._exit(place)
         if lease is None and self._moves.is_stranded(place):
-            return _watched(row, row.observed if row.desired == "stopped" else "STOPPED", now)
+            return _watched(row, row.observed if row.desired == "stopped" else "STOPPED", now), None
         way = None if lease is None else lease.way
         gateway = self._moves.bound(place, lease)
         try:
@@ -89,7 +89,7 @@ class Looks:
         phone = None if info is None or status != "WORKING" else phone_of(info.me)
         if phone is not None and phone != (row.other_phone or row.phone):
             await watch.learn_phone(self._app, place.address, row.id, phone)
-        return _watched(
+        its = _watched(
             row,
             None if info is None else status,
             now,
@@ -98,15 +98,18 @@ class Looks:
             other_number=(row.other_phone if phone is None else phone) not in {None, row.phone or phone},
             exit_in_trouble=lease is not None and lease.trouble is not None,
         )
+        return its, gateway
 
-    async def listen(self, place: Place, row: Any, its: Watched) -> Watched:
+    async def listen(self, place: Place, row: Any, its: Watched, gateway: WahaSession | None) -> Watched:
         """Fetch what a session that works has missed, once for each return, and find out if it is mute.
 
-        its  what `look` has just seen; returned with what is found out. Blocks as `CatchUp.fetch` does.
+        its, gateway  what `look` has just returned; the former is returned with what is found out
+
+        Blocks as `CatchUp.fetch` does.
         """
-        if not its.status == row.observed == "WORKING" or its.other_number or row.phone is None:
+        works = its.status == row.observed == "WORKING"
+        if gateway is None or not works or its.other_number or row.phone is None:
             return its
-        gateway = self._moves.bound(place, await self._moves.lease(place))
         if row.caught_up_ms < row.since_ms and self._now() - its.since >= self._settled_after:
             await self._caught_up(place, row, gateway)
         mute = await self._watchdog.check(
@@ -150,16 +153,14 @@ class Looks:
 
 
 def _watched(row: Any, status: str | None, now: datetime, **more: bool) -> Watched:
-    since = datetime.fromtimestamp(row.since_ms / 1000, UTC) if status == row.observed else now
-    hour_ago_ms = int((now - _AN_HOUR).timestamp() * 1000)
     return Watched(
         desired=row.desired,
         status=status,
-        since=since,
+        since=moment(row.since_ms) if status == row.observed else now,
         engine=row.engine,
         paired=row.phone is not None,
         repairs=row.repairs,
         repaired_at=row.repaired_at,
-        drops=sum(dropped > hour_ago_ms for dropped in row.dropped_ms),
+        drops=drops(row.dropped_ms, now),
         **more,
     )

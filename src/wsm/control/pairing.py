@@ -12,11 +12,11 @@ import msgspec
 
 from wsm.core.errors import GatewayRefused, GatewayUnavailable
 from wsm.core.ids import ChatId
+from wsm.core.upkeep import COMES_BACK
 from wsm.gateway.waha import SessionInfo, WahaSession
 
 LOOK_SECONDS = 1.0
 _NOT_FOUND = 404
-_COMES_BACK = frozenset({"WEBJS", "WPP"})
 _ENDS = {"STOPPED": 6.0, "FAILED": 10.0}
 """For how many seconds they last before they are the end: STOPPED passes by in every restart, which takes up
 to 5 s (OBSERVED, REST), and engines that come back start again 2 s after FAILED (CONTRACT 3.3)."""
@@ -109,7 +109,7 @@ async def _look(gateway: WahaSession, *, codes: bool) -> tuple[Step, float]:
             return Ended("unknown"), 0.0
         raise
     if info.status in _ENDS:
-        stays = info.status == "FAILED" and info.engine not in _COMES_BACK
+        stays = info.status == "FAILED" and info.engine not in COMES_BACK
         return Ended(info.status), 0.0 if stays else _ENDS[info.status]
     try:
         return await _asked(gateway, info, codes=codes), 0.0

@@ -146,10 +146,10 @@ class Reconciler:
         pause = _SOON_SECONDS
         try:
             async with self._looking:
-                its = await self._looks.look(place, row)
+                its, gateway = await self._looks.look(place, row)
             if (its.status or "UNKNOWN") != row.observed or place.server in self._away:
                 self._hurry(place.server)
-            if await self._settled(place, row, await self._looks.listen(place, row, its)):
+            if await self._settled(place, row, await self._looks.listen(place, row, its, gateway)):
                 pause = self._patience(place)
             self._said.pop(row.id, None)
         except (Unavailable, Refused) as exc:
@@ -197,7 +197,7 @@ class Reconciler:
         async with stepping:
             await self._own_turn(place.server)
             async with self._moves.owned(place) as mine:
-                its = await self._looks.listen(place, row, await self._looks.look(place, row))
+                its = await self._looks.listen(place, row, *await self._looks.look(place, row))
                 if judge(its, self._now()).step is not step:
                     return
                 may = await watch.note_repair(

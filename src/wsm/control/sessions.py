@@ -119,11 +119,12 @@ class Sessions:
 
     async def look(self, address: SessionAddress) -> SessionInfo:
         """Ask the gateway how the session is."""
-        return await (await self._gateway(address)).get()
+        return await (await self.bound(address)).get()
 
     async def bound(self, address: SessionAddress) -> WahaSession:
         """Bind the calls of a session, for who follows its login: it may be asked, and not moved."""
-        return await self._gateway(address)
+        place = await self._place(address)
+        return self._moves.bound(place, await self._moves.lease(place))
 
     async def test_send(
         self, address: SessionAddress, phone: str, text: str, *, patience_seconds: float
@@ -191,10 +192,6 @@ class Sessions:
 
     async def _place(self, address: SessionAddress) -> Place:
         return place_of(address.tenant, await self.session(address))
-
-    async def _gateway(self, address: SessionAddress) -> WahaSession:
-        place = await self._place(address)
-        return self._moves.bound(place, await self._moves.lease(place))
 
     async def _desired(self, address: SessionAddress, desired: str) -> Place:
         """Write what a session should be, and find it as it is then: what was deleted has a new secret."""

@@ -23,6 +23,7 @@ from uuid import UUID
 import msgspec
 
 from wsm.core.errors import BadInput
+from wsm.core.moments import milliseconds
 
 _ALPHABET = string.digits + string.ascii_lowercase
 _SAFE = re.compile(r"[A-Za-z0-9._~-]+\Z")
@@ -136,7 +137,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 def new_identifier(uuid: UUID, now: datetime) -> str:
     """Name a lease: `chip-{uuid}-{milliseconds since 1970}`."""
-    return f"chip-{uuid}-{int(now.timestamp() * 1000)}"
+    return f"chip-{uuid}-{milliseconds(now)}"
 
 
 def identity(pool: Pool, identifier: str) -> str:

@@ -7,12 +7,14 @@ spaced, further and further, until a session has worked for a while. An alarm is
 cure, or should know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
 import msgspec
+
+from wsm.core.moments import milliseconds
 
 
 class Step(StrEnum):
@@ -91,8 +93,9 @@ _SPACING = tuple(timedelta(seconds=seconds) for seconds in (0, 60, 300, 900, 360
 _HELPLESS = 3
 """After so many repairs in vain a person is told."""
 _MANY_DROPS = 6
+_AN_HOUR = timedelta(hours=1)
 ASKS_A_PERSON = frozenset({"SCAN_QR_CODE", "PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"})
-_COMES_BACK = frozenset({"WEBJS", "WPP"})
+COMES_BACK = frozenset({"WEBJS", "WPP"})
 """Engines that start again by themselves, 2 s after FAILED."""
 
 _PATIENCE: Mapping[str, tuple[timedelta, timedelta, Step]] = MappingProxyType(
@@ -140,6 +143,12 @@ def _helpless(its: Watched) -> Alarm | None:
     return Alarm.KEEPS_FAILING if its.repairs >= _HELPLESS else None
 
 
+def drops(dropped_ms: Sequence[int], now: datetime) -> int:
+    """Count how often a session left WORKING within the last hour, of the times when it did."""
+    hour_ago_ms = milliseconds(now - _AN_HOUR)
+    return sum(dropped > hour_ago_ms for dropped in dropped_ms)
+
+
 def is_steady(its: Watched, now: datetime) -> bool:
     """Whether its repairs are to be forgotten: it has worked for a while, and since the last of them."""
     begun = its.since if its.repaired_at is None else max(its.since, its.repaired_at)
@@ -151,7 +160,7 @@ def _cure(its: Watched, now: datetime) -> Step:
     if its.status is None:
         return Step.CREATE
     stays, comes_back, step = _PATIENCE.get(its.status, (_UNKNOWN_PATIENCE, _UNKNOWN_PATIENCE, Step.RESTART))
-    patience = comes_back if its.engine in _COMES_BACK else stays
+    patience = comes_back if its.engine in COMES_BACK else stays
     return step if now - its.since >= patience else Step.NOTHING
 
 

@@ -153,18 +153,13 @@ class WahaSession:
 
     async def get(self) -> SessionInfo:
         """Describe the session. Raises GatewayRefused with status 404 when there is none."""
-        found = answers.session_info(await self._look("get", f"/api/sessions/{self._name}"))
-        if found is None:
-            raise GatewayUnavailable("unreadable answer")
+        found, _ = await self._described()
         return found
 
     async def inspect(self, config: SessionConfig) -> tuple[SessionInfo, list[str]]:
         """Describe the session as `get` does, and name what of its configuration is not as it should be."""
-        answer = await self._look("get", f"/api/sessions/{self._name}")
-        found = answers.session_info(answer)
-        if found is None:
-            raise GatewayUnavailable("unreadable answer")
-        return found, config.differences(answers.config_of(answer))
+        found, kept = await self._described()
+        return found, config.differences(kept)
 
     async def probe(self, phone: str) -> bool:
         """Let the session ask WhatsApp whether its own number exists; False when no such answer comes.
@@ -233,6 +228,14 @@ class WahaSession:
         """
         query = {"phone": phone, "session": self.address.session}
         return answers.person(await self._look("find_person", "/api/contacts/check-exists", query))
+
+    async def _described(self) -> tuple[SessionInfo, object]:
+        """Describe the session, and return its configuration as the gateway keeps it, secrets and all."""
+        answer = await self._look("get", f"/api/sessions/{self._name}")
+        found = answers.session_info(answer)
+        if found is None:
+            raise GatewayUnavailable("unreadable answer")
+        return found, answers.config_of(answer)
 
     async def _look(self, op: str, path: str, query: Mapping[str, str] = MappingProxyType({})) -> object:
         """Ask what changes nothing, again after a moment if the gateway was just not reached."""

@@ -1,24 +1,19 @@
 """The history of a chat: rows that a turn records, and own messages as they become known to have left."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from wsm.core.events import MessageEdited, MessageReacted, MessageReceived, MessageRevoked, PollVoted
 from wsm.core.ids import BareId, SessionName
+from wsm.core.moments import milliseconds, moment
 from wsm.core.outbox import IntentState
 from wsm.core.turn import Record
 from wsm.store.database import Transaction, clean, listed
 from wsm.wire.waha import message_key
 
 _DOUBTFUL = frozenset({IntentState.SENDING, IntentState.INDETERMINATE})
-
-
-def moment(milliseconds: int) -> datetime:
-    """Milliseconds since 1970 as PostgreSQL takes them."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def write(
@@ -125,5 +120,5 @@ def record_sent(transaction: Transaction, intent: int, bare_id: BareId) -> None:
         bare_id=bare_id,
         key=message_key(bare_id, from_me=True),
         sent_at=transaction.now.replace(microsecond=0),  # whole seconds, as the gateways' own
-        stamped_ms=int(transaction.now.timestamp() * 1000),
+        stamped_ms=milliseconds(transaction.now),
     )

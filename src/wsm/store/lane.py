@@ -23,6 +23,7 @@ from wsm.core.events import (
     SessionStatusReported,
 )
 from wsm.core.ids import BareId, ChatId, SessionName, TenantId
+from wsm.core.moments import milliseconds, moment
 from wsm.core.outbox import NOTICE_LIFETIME
 from wsm.core.turn import Chats, Conversation, Record, Step
 from wsm.store import history
@@ -310,7 +311,7 @@ class Lane:
                 name=clean(event.name),
                 chat=clean(event.chat) if event.chat else None,
                 key=event.key,
-                at=history.moment(event.order.stamped_at_ms),
+                at=moment(event.order.stamped_at_ms),
                 stale=stale,
                 raw=event.raw,
             )
@@ -326,7 +327,7 @@ class Lane:
                 bare_id=ack.id,
                 participant=ack.participant or "",
                 level=ack.level,
-                at=history.moment(ack.order.stamped_at_ms),
+                at=moment(ack.order.stamped_at_ms),
             )
             if ack.from_me and ack.level >= 0:
                 self._evidence.by_id(session, ack.id)
@@ -359,7 +360,7 @@ class Lane:
         for event in events:
             if isinstance(event, MessageReceived) and not event.backfilled:
                 newest[event.session] = max(newest.get(event.session, 0), event.order.sent_at_ms)
-        now_ms = int(self._transaction.now.timestamp() * 1000)
+        now_ms = milliseconds(self._transaction.now)
         for name, sent_at_ms in newest.items():
             at_ms = min(sent_at_ms, now_ms)
             if name in self._heard_ms and at_ms - self._heard_ms[name] >= _HEARD_STEP_MS:
@@ -376,7 +377,7 @@ def _month(event: Event) -> date | None:
     """The month of history that an event becomes a row of, None for one that does not."""
     if not isinstance(event, HistoryEvent):
         return None
-    return history.moment(event.order.sent_at_ms).date().replace(day=1)
+    return moment(event.order.sent_at_ms).date().replace(day=1)
 
 
 def _aliases(events: Iterable[Event]) -> list[str]:

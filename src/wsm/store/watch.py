@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from wsm.core.ids import SessionAddress
+from wsm.core.moments import milliseconds
 from wsm.core.mute import PAST, Past, past, quarter, start_of
 from wsm.store.database import Database
 
@@ -24,7 +25,7 @@ async def observe(
             "observe_session",
             session=session,
             status=status,
-            at_ms=int(now.timestamp() * 1000),
+            at_ms=milliseconds(now),
             engine=engine,
             returned=False,
         )

@@ -4,12 +4,13 @@ A row is one of `store.reads.sessions`; times are shown in UTC. Numbers have the
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from wsm.core.moments import moment
 from wsm.core.phones import masked
-from wsm.core.upkeep import Alarm
+from wsm.core.upkeep import Alarm, drops
 
 _STATUS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,7 +45,6 @@ _TROUBLE: Mapping[str, str] = MappingProxyType(
     }
 )
 _ANOTHER_EXIT = "`wsm session stop` and `start` take another one"
-_HOUR = timedelta(hours=1)
 
 
 def status(word: str) -> str:
@@ -90,11 +90,6 @@ def _exit_trouble(row: Any) -> str | None:
     return None if row.exit_verified_at else "nobody has looked yet where its exit comes out"
 
 
-def drops(row: Any, now: datetime) -> int:
-    """How often it left WORKING within the last hour; of many the newest ten are known."""
-    return sum(timedelta(0) <= now - _moment(at_ms) < _HOUR for at_ms in row.dropped_ms)
-
-
 def line(row: Any, now: datetime) -> str:
     """Say a session in one line."""
     number = masked(row.phone) if row.phone else "-"
@@ -126,14 +121,14 @@ def lines(row: Any, now: datetime) -> list[tuple[str, str]]:
     if row.other_phone is not None:
         told.append(("number", f"works with {_digits(row.other_phone)}, unconfirmed"))
     told += [("waits", reason) for reason in waits(row)]
-    if (dropped := drops(row, now)) > 0:
+    if (dropped := drops(row.dropped_ms, now)) > 0:
         told.append(("drops", f"its connection dropped {dropped} times within the hour"))
     if row.repairs:
         last = f", the last at {_shown(row.repaired_at)}" if row.repaired_at else ""
         told.append(("repairs", f"{row.repairs} since it last worked for long{last}"))
     if (said := alarm(row)) is not None:
         told.append(("alarm", said))
-    heard = f"the last message came at {_shown(_moment(row.heard_ms))}" if row.heard_ms else "no message yet"
+    heard = f"the last message came at {_shown(moment(row.heard_ms))}" if row.heard_ms else "no message yet"
     return [*told, ("heard", heard)]
 
 
@@ -141,7 +136,7 @@ def lasted(row: Any, now: datetime) -> str:
     """Say for how long it has had its status: `40 s`, `12 min`, `3 h`, `9 d`; empty when nobody knows."""
     if not row.since_ms:
         return ""
-    seconds = max(0, int((now - _moment(row.since_ms)).total_seconds()))
+    seconds = max(0, int((now - moment(row.since_ms)).total_seconds()))
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"
@@ -149,15 +144,11 @@ def lasted(row: Any, now: datetime) -> str:
 
 
 def _since(row: Any, now: datetime) -> str:
-    return f" for {lasted(row, now)}, since {_shown(_moment(row.since_ms))}" if row.since_ms else ""
+    return f" for {lasted(row, now)}, since {_shown(moment(row.since_ms))}" if row.since_ms else ""
 
 
-def _moment(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def _shown(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
+def _shown(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def _digits(phone: str) -> str:

@@ -23,9 +23,9 @@ from wsm.core.events import (
     SessionStatusReported,
 )
 from wsm.core.ids import ChatId, EntryId, TenantId
+from wsm.core.moments import milliseconds, moment
 from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, decide
 from wsm.store.database import Database
-from wsm.store.history import moment
 from wsm.store.lane import contacts_of, open_lane
 from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
@@ -168,7 +168,7 @@ class Turns:
     async def _commit(self, tenant: TenantId, items: Sequence[Item], tally: _Tally) -> bool:
         """Handle events in one transaction. Returns whether somebody is to be told something."""
         now = self._clock()
-        oldest = _milliseconds(now - self._stale_after)
+        oldest = milliseconds(now - self._stale_after)
         stale: list[Event] = []
         current: list[Event] = []
         for entry, event in items:
@@ -194,7 +194,7 @@ class Turns:
                     chats,
                     lane.line(),
                     lane.own_ids(),
-                    answer_since_ms=_milliseconds(now - self._answer_within),
+                    answer_since_ms=milliseconds(now - self._answer_within),
                 )
                 await lane.perform(steps, chats)
                 lane.note_own(steps)
@@ -229,10 +229,6 @@ def _read(tenant: TenantId, entry: Entry) -> Event:
 
 def _stale(entry: Entry, event: Event, oldest_ms: int) -> bool:
     return entry.origin in _OF_WAHA and event.order.stamped_at_ms < oldest_ms
-
-
-def _milliseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _reason(exc: Exception) -> str:
