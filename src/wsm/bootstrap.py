@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from wsm import telemetry
 from wsm.config import Settings, WahaServer
 from wsm.core.errors import BadInput, WsmError
-from wsm.core.ids import ServerName
+from wsm.core.ids import DEFAULT_SERVER, ServerName
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -349,6 +349,7 @@ async def _moves(settings: Settings, app: "Database", system: "Database") -> Asy
             system,
             gateways,
             pools=settings.exits,
+            capacities=capacities(settings),
             keys=Keys(_master_keys(settings), settings.master_key_id),
             webhooks_url=settings.webhooks_url,
             owner=_process_name(),
@@ -387,6 +388,12 @@ async def opened(database: "Database") -> AsyncIterator["Database"]:
         yield database
     finally:
         await database.close()
+
+
+def capacities(settings: Settings) -> dict[ServerName, int]:
+    """How many sessions each server may have; where the settings name none, there is the default one."""
+    servers = settings.waha or {DEFAULT_SERVER: WahaServer()}
+    return {ServerName(name): server.capacity for name, server in servers.items()}
 
 
 def _master_keys(settings: Settings) -> dict[str, bytes]:

@@ -279,7 +279,7 @@ async def _conversation(database: "Database", arguments: argparse.Namespace) -> 
 
 
 def _tenant_add(arguments: argparse.Namespace) -> None:
-    from wsm.bootstrap import fleet_writes  # noqa: PLC0415
+    from wsm.bootstrap import capacities, fleet_writes  # noqa: PLC0415
     from wsm.store import fleet  # noqa: PLC0415
 
     async def run() -> None:
@@ -303,7 +303,7 @@ def _tenant_add(arguments: argparse.Namespace) -> None:
                 database,
                 address,
                 server=ServerName(arguments.server) if arguments.server else None,
-                capacities=_capacities(settings),
+                capacities=capacities(settings),
                 alias="",
                 kid=settings.master_key_id,
                 exit_pool=arguments.exit,
@@ -311,12 +311,6 @@ def _tenant_add(arguments: argparse.Namespace) -> None:
         print(f"webhook: /webhooks/waha/{address.tenant}/{address.session}")
 
     asyncio.run(run())
-
-
-def _capacities(settings: config.Settings) -> dict[ServerName, int]:
-    """How many sessions each server may have; where the settings name none, there is the default one."""
-    servers = settings.waha or {DEFAULT_SERVER: config.WahaServer()}
-    return {ServerName(name): server.capacity for name, server in servers.items()}
 
 
 def _sandbox_serve(arguments: argparse.Namespace) -> None:

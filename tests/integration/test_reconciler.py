@@ -25,7 +25,7 @@ from wsm.control.reconciler import Reconciler
 from wsm.control.sessions import Sessions
 from wsm.control.watchdog import Watchdog
 from wsm.core.errors import SessionBusy
-from wsm.core.ids import SessionAddress, TenantId
+from wsm.core.ids import DEFAULT_SERVER, SessionAddress, TenantId
 from wsm.sandbox.exits import Claims, Dead, Drifts, Fault
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.state import Status
@@ -130,6 +130,7 @@ async def world(
                 system,
                 behind.gateways,
                 pools={"br": behind.pool},
+                capacities={DEFAULT_SERVER: 500},
                 keys=KEYS,
                 webhooks_url=HOOKS,
                 owner=owner,

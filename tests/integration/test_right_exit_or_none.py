@@ -15,7 +15,7 @@ import pytest
 from behind_exits import needs_exits
 from certificates import Certificate
 from databases import Database as Urls
-from drill import HOME, PRIVATE, PUBLIC, Drill, drill
+from exit_drill import HOME, PRIVATE, PUBLIC, Drill, drill
 from waiting import wait_for
 from wsm.core.errors import GatewayUnavailable, WsmError
 from wsm.core.ids import ChatId, SessionAddress, TenantId

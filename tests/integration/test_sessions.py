@@ -65,6 +65,7 @@ async def desk(urls: Urls, *, route: str = "public") -> AsyncIterator[Desk]:
             system,
             behind.gateways,
             pools={"br": behind.pool},
+            capacities={DEFAULT_SERVER: 500},
             keys=Keys({"k1": KEY}, "k1"),
             webhooks_url=HOOKS,
             owner="desk",

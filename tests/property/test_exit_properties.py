@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from behind_exits import needs_exits
 from certificates import Certificate
 from databases import Database as Urls
-from drill import PRIVATE, PUBLIC, Drill, drill
+from exit_drill import PRIVATE, PUBLIC, Drill, drill
 from waiting import wait_for
 from wsm.core.errors import Unavailable
 from wsm.core.ids import SessionAddress, TenantId

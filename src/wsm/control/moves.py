@@ -63,6 +63,7 @@ class Moves:
 
     app, system    the database as the application's role and as the system's
     pools          of exits, by name
+    capacities     how many sessions each server may have
     webhooks_url   where the gateways post to: `https://…/webhooks/waha`
     owner          this process, as others see it
     """
@@ -74,6 +75,7 @@ class Moves:
         gateways: Gateways,
         *,
         pools: Mapping[str, Pool],
+        capacities: Mapping[ServerName, int],
         keys: Keys,
         webhooks_url: str,
         owner: str,
@@ -84,6 +86,7 @@ class Moves:
         self._system = system
         self._gateways = gateways
         self.pools = pools
+        self.capacities = capacities
         self.keys = keys
         self._webhooks_url = webhooks_url.rstrip("/")
         self._owner = owner
@@ -113,10 +116,6 @@ class Moves:
         way = None if lease is None else lease.way
         check = _may_not if mine is None else mine.check
         return self._gateways.session(place.server, place.address, way, may_move=check)
-
-    def capacities(self) -> Mapping[ServerName, int]:
-        """How many sessions each server may have."""
-        return self._gateways.capacities()
 
     def is_stranded(self, place: Place) -> bool:
         """Whether a session without an exit cannot even be asked how it is."""

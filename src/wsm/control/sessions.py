@@ -61,7 +61,7 @@ class Sessions:
             self._system,
             address,
             server=server,
-            capacities=self._moves.capacities(),
+            capacities=self._moves.capacities,
             alias=alias,
             kid=self._moves.keys.newest,
             exit_pool=exit_pool,

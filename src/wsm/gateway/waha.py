@@ -345,10 +345,6 @@ class Gateways:
         """Close all connections. Calls in flight break."""
         await self._clients.aclose()
 
-    def capacities(self) -> dict[ServerName, int]:
-        """How many sessions each server may have."""
-        return {name: server.capacity for name, server in self._configured.items()}
-
     def needs_exit(self, server: ServerName) -> bool:
         """Whether a server is reached through the exits of its sessions alone."""
         configured = self._configured.get(server)

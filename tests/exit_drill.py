@@ -315,6 +315,7 @@ async def drill(
             at.system,
             gateways,
             pools={"br": at.pool},
+            capacities={PRIVATE: 500, PUBLIC: 500},
             keys=Keys({"k1": b"k" * 32}, "k1"),
             webhooks_url=at.hook.url,
             owner="drill",
