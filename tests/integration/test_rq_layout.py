@@ -264,8 +264,13 @@ def left_in(stock: Any) -> dict[str, Any]:
             left[key] = [member for member, _ in stock.zrange(key, 0, -1, withscores=True)]
         else:
             left[key] = stock.smembers(key) if kind == "set" else stock.lrange(key, 0, -1)
-        left[key] = (kind, stock.ttl(key) // 5, left[key])
+        left[key] = (kind, _minutes(stock.ttl(key)), left[key])
     return left
+
+
+def _minutes(seconds: int) -> int | None:
+    """How long a key is kept, as both are asked at different moments; None: for ever."""
+    return None if seconds < 0 else round(seconds / 60)
 
 
 @pytest.mark.parametrize("ours", [JsonJob, Stock, Horse, Deadline])
