@@ -38,9 +38,9 @@ from wsm.sandbox.exits.ends import End
 from wsm.sandbox.exits.listener import Listener
 from wsm.sandbox.exits.passages import Ending
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
+from wsm.sandbox.waha.contents import Media
 from wsm.sandbox.waha.handset import Said
 from wsm.sandbox.waha.ids import phone_id
-from wsm.sandbox.waha.state import Media
 from wsm.sandbox.whatsapp import Visit, WhatsApp
 from wsm.store import fleet, reads
 from wsm.store.database import Database

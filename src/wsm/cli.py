@@ -335,12 +335,13 @@ def _sandbox_say(arguments: argparse.Namespace) -> None:
 
 
 def _sandbox_inbox(arguments: argparse.Namespace) -> None:
+    from wsm.sandbox.screen import inbox_line  # noqa: PLC0415
     from wsm.sandbox.site import phone_at  # noqa: PLC0415
 
     async def run() -> None:
         async with phone_at(_waha_url()) as phone:
             for message in await phone.inbox(arguments.phone):
-                print(message["text"])
+                print(inbox_line(message))
 
     asyncio.run(run())
 

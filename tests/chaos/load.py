@@ -17,8 +17,9 @@ from wsm.core.errors import Unavailable
 from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, TenantId
 from wsm.core.turn import CLOSING_WORD
+from wsm.sandbox.waha.contents import Media
 from wsm.sandbox.waha.handset import Handset, Said
-from wsm.sandbox.waha.state import EngineError, Media, Message, now_ms
+from wsm.sandbox.waha.state import EngineError, Message, now_ms
 from wsm.streams.handover import Offer, Verdict
 from wsm.wire.waha import close_command
 

@@ -15,7 +15,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from receiver import Got
-from wahastage import KEY, Stage, stage
+from wahastage import ACTS, KEY, KINDS, Stage, stage
 from wsm.wire.signature import Verifier
 
 CUSTOMER = "5511977776666"
@@ -214,6 +214,15 @@ async def test_every_webhook_fits_the_description(schemas: Schemas, engine: str)
         await on.phone.react("main", asked, "👍", from_me=True)
         await on.phone.edit("main", asked, "olá")
         await on.phone.revoke("main", asked)
+        for call in KINDS:
+            await on.give(call, reply_to=f"false_{CHAT}_{asked}")
+            await on.give(call, GROUP)
+        for what in ACTS:
+            await on.act(what, f"false_{CHAT}_{asked}")
+        await on.phone.fault("error_ack", error={"code": "463", "blocked": True})
+        await on.send("refused")
+        await on.phone.restrict("main", until=1_800_000_000)
+        assert await on.phone.wait_idle()
         await on.phone.unlink("main")
         assert await on.phone.wait_idle()
         told = {body["event"] for body in on.hook.events()}
@@ -266,6 +275,15 @@ async def test_every_answer_fits_the_description(schemas: Schemas, engine: str) 
         sent = await on.send("sent")
         if engine == "WPP":  # The others answer what the description does not say: see CONTRACT 7.4.
             schemas.check_answer("post", "/api/sendText", sent.status_code, sent.json())
+        for path in KINDS.keys() - {"sendText"}:
+            answered = await on.give(path)
+            schemas.check_answer("post", f"/api/{path}", answered.status_code, answered.json())
+        message = "/api/{session}/chats/{chatId}/messages/{messageId}"
+        for what, method, path in (("reaction", "put", "/api/reaction"), ("edit", "put", message)):
+            acted = await on.act(what, f"false_{CHAT}_{asked}")
+            assert acted.status_code == 200
+            if acted.content:
+                schemas.check_answer(method, path, 200, acted.json())
         await call("put", "/api/sessions/{session}", {"config": {"metadata": {"a": "1"}}})
         for path in ("stop", "start", "restart", "logout"):
             await call("post", f"/api/sessions/{{session}}/{path}")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from wsm.sandbox.screen import history_lines, plain
+from wsm.sandbox.screen import history_lines, inbox_line, plain
 
 
 def test_what_a_terminal_would_obey_is_shown_as_something_strange() -> None:
@@ -19,3 +19,23 @@ def test_no_message_can_look_like_two() -> None:
     [line] = history_lines([row], [])
     first, second = line.split("\n")
     assert second == " " * first.index("oi") + "20 Nov 00:00:00  agent     pago"
+
+
+def test_an_inbox_shows_kinds_their_insides_and_what_became_of_them() -> None:
+    nothing = {
+        "kind": "text", "text": "", "media": None, "location": None, "poll": None, "edits": [],
+        "deleted": False, "reaction": "",
+    }  # fmt: skip
+    file = {"filename": None, "mimetype": "image/png", "size": 3}
+    place = {"latitude": 1.5, "longitude": -2.0, "title": None}
+    poll = {"name": "Cor?", "options": ["azul", "verde"]}
+    for received, line in (
+        ({"text": "oi\x1b", "edits": ["o"], "reaction": "👍"}, "oi\ufffd (edited, reacted 👍)"),
+        ({"kind": "image", "media": file, "text": "olha"}, "[image: image/png, 3 bytes] olha"),
+        ({"kind": "file", "media": {**file, "filename": "a.pdf"}}, "[file: a.pdf, 3 bytes]"),
+        ({"kind": "location", "location": place}, "[location: 1.5 -2.0]"),
+        ({"kind": "location", "location": {**place, "title": "Loja"}}, "[location: 1.5 -2.0, Loja]"),
+        ({"kind": "poll", "poll": poll, "deleted": True}, "[poll: Cor?, azul, verde] (deleted)"),
+        ({"kind": "contact"}, "[contact]"),
+    ):
+        assert inbox_line({**nothing, **received}) == line

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -49,6 +49,30 @@ def history_lines(messages: Sequence[Any], unsent: Sequence[Any]) -> list[str]:
             + paint(f"[{row.state}{reason}]", "yellow")
         )
     return lines
+
+
+def inbox_line(received: Mapping[str, Any]) -> str:
+    """Write a message as a customer of the sandbox has it: its kind unless it is a text, and its fate."""
+    parts = [] if received["kind"] == "text" else [f"[{_described(received)}]"]
+    parts += [received["text"]] if received["text"] else []
+    fates = (("edited", received["edits"]), ("deleted", received["deleted"]))
+    notes = [word for word, happened in fates if happened]
+    notes += [f"reacted {received['reaction']}"] if received["reaction"] else []
+    parts += [f"({', '.join(notes)})"] if notes else []
+    return plain(" ".join(parts), indent=4)
+
+
+def _described(received: Mapping[str, Any]) -> str:
+    """Name the kind of a message, and what is in it beside its text."""
+    media, place, poll = received["media"], received["location"], received["poll"]
+    inside: list[str] = []
+    if media:
+        inside = [media["filename"] or media["mimetype"], f"{media['size']} bytes"]
+    elif place:
+        inside = [f"{place['latitude']} {place['longitude']}", *([place["title"]] if place["title"] else [])]
+    elif poll:
+        inside = [poll["name"], *poll["options"]]
+    return f"{received['kind']}: {', '.join(inside)}" if inside else str(received["kind"])
 
 
 def _message(row: Any) -> str:

@@ -33,12 +33,13 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One answer. `cut` breaks the connection instead."""
+    """One answer. `cut` breaks the connection instead; `headers` stand beside the usual ones."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json; charset=utf-8"
     cut: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Refused(Exception):
@@ -106,6 +107,7 @@ async def read(scope: dict[str, Any], receive: Receive) -> Request:
 async def write(send: Send, answer: Answer) -> None:
     """Write a whole answer."""
     headers = [(b"content-length", str(len(answer.body)).encode())]
+    headers += [(name.encode(), value.encode()) for name, value in answer.headers]
     if answer.body:
         headers.append((b"content-type", answer.content_type.encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

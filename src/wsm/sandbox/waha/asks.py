@@ -12,8 +12,8 @@ import msgspec
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi
 from wsm.sandbox.waha.asgi import Answer, Request
-from wsm.sandbox.waha.faults import Queries
-from wsm.sandbox.waha.state import Media
+from wsm.sandbox.waha.contents import Media
+from wsm.sandbox.waha.faults import AckError, Queries
 
 T = TypeVar("T")
 
@@ -67,12 +67,16 @@ class Change(Asked, frozen=True, kw_only=True):
 
 
 class Ack(Asked, frozen=True, kw_only=True):
-    """The message `id` reaches a level, −1 to 4; in a group, on the phone of `reader`."""
+    """The message `id` reaches a level, −1 to 4; in a group, on the phone of `reader`.
+
+    error  why it did not arrive, with −1
+    """
 
     session: str
     id: str
     level: int
     reader: str | None = None
+    error: AckError | None = None
 
 
 class Acks(Asked, frozen=True, kw_only=True):
@@ -112,6 +116,24 @@ class Mute(Asked, frozen=True, kw_only=True):
     """It goes on to say WORKING, and nothing comes in or goes out until it is restarted."""
 
     queries: Queries = Queries.HANG
+
+
+class Restrict(Asked, frozen=True, kw_only=True):
+    """WhatsApp lets the account begin no chats.
+
+    until   when that ends, in seconds since 1970; it is only told, and `lift` ends it
+    strict  false: it is told and has no effect
+    """
+
+    until: int | None = None
+    enforcement_type: str = "DEFAULT"
+    strict: bool = True
+
+
+class Habits(Asked, frozen=True, kw_only=True):
+    """What is documented nowhere. media_ids: GOWS and NOWEB send media under the id that is asked for."""
+
+    media_ids: bool
 
 
 class Refuse(Asked, frozen=True, kw_only=True):

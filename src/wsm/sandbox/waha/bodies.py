@@ -7,7 +7,10 @@ rest. WPP follows WEBJS, which nobody verified.
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from wsm.sandbox.waha import ids
+import msgspec
+
+from wsm.sandbox.waha import ids, protos
+from wsm.sandbox.waha.faults import AckError
 from wsm.sandbox.waha.state import Account, Engine, Message, Passkey, Session, Status, World, now_ms
 
 ACK_NAMES: Final = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
@@ -95,7 +98,9 @@ def challenge(passkey: Passkey) -> Json:
 
 
 def _status_data(session: Session) -> Json | None:
-    """What WAHA says with a status: only those of passkeys have something."""
+    """What WAHA says with a status: those of passkeys have something, and WORKING when it is restricted."""
+    if session.status is Status.WORKING and session.timelock:
+        return {"reachoutTimelock": msgspec.to_builtins(session.timelock)}
     if session.passkey is None:
         return None
     if session.status is Status.PASSKEY_REQUIRED:
@@ -120,8 +125,17 @@ def chat(world: World, session: Session, last: Message) -> Json:
     }
 
 
-def ack(world: World, session: Session, said: Message, reader: str | None = None) -> Json:
-    """Say how far a message got; in a group `reader` is who read it."""
+def ack(
+    world: World, session: Session, said: Message, reader: str | None = None, error: AckError | None = None
+) -> Json:
+    """Say how far a message got; in a group `reader` is who read it.
+
+    error  why it did not arrive, which WAHA says later than 2026.7.1
+    """
+    return _ack(world, session, said, reader) | ({"error": msgspec.to_builtins(error)} if error else {})
+
+
+def _ack(world: World, session: Session, said: Message, reader: str | None) -> Json:
     level: Json = {"fromMe": said.from_me, "ack": said.ack, "ackName": ACK_NAMES[said.ack]}
     if said.participant:
         return _group_ack(world, said, reader or said.participant) | level
@@ -178,7 +192,10 @@ def sent(world: World, session: Session, said: Message) -> Json:
         return _noweb_sent(said)
     if world.engine is Engine.WPP:
         return _webjs_message(world, session, said)
-    return _webjs_data(session, said) | {"_data": _webjs_data(session, said), "hasMedia": False}
+    return _webjs_data(session, said) | {
+        "_data": _webjs_data(session, said),
+        "hasMedia": said.media is not None,
+    }
 
 
 def media(world: World, session: Session, said: Message) -> Json | None:
@@ -211,13 +228,13 @@ def _noweb_message(world: World, session: Session, said: Message) -> Json:
         "from": said.chat,
         "fromMe": said.from_me,
         "source": said.source,
-        "body": said.body,
+        "body": said.body or None,
         **_addressed(said),
         "hasMedia": said.media is not None,
         "media": media(world, session, said),
         **_level(said),
-        "location": None,
-        "vCards": None,
+        "location": protos.location(said.content),
+        "vCards": said.content.vcards or None,
         "replyTo": _reply_to(session, said),
         "_data": _noweb_sent(said) if said.source == "api" else _noweb_data(said),
     }
@@ -238,7 +255,7 @@ def _noweb_data(said: Message) -> Json:
         "messageTimestamp": said.timestamp,
         "pushName": said.push_name,
         "broadcast": False,
-        "message": {"conversation": said.body},
+        "message": protos.message(said),
         "status": said.ack + 1,
     }
 
@@ -247,7 +264,7 @@ def _noweb_sent(said: Message) -> Json:
     """Shape an own message as the engine returns it: its timestamp is a string."""
     return {
         "key": _noweb_key(said),
-        "message": {"extendedTextMessage": {"text": said.body}},
+        "message": protos.message(said, text_as="extendedTextMessage"),
         "messageTimestamp": str(said.timestamp),
         "status": ACK_NAMES[said.ack],
     }
@@ -260,14 +277,14 @@ def _gows_message(world: World, session: Session, said: Message) -> Json:
         "from": said.chat,
         "fromMe": said.from_me,
         "source": said.source,
-        "body": said.body,
+        "body": said.body or None,
         "to": said.participant,
         "participant": said.participant,
         "hasMedia": said.media is not None,
         "media": media(world, session, said),
         "ack": said.ack,
-        "location": None,
-        "vCards": None,
+        "location": protos.location(said.content),
+        "vCards": said.content.vcards or None,
         "ackName": ACK_NAMES[said.ack],
         "replyTo": _reply_to(session, said),
         "_data": _gows_data(session, said),
@@ -291,7 +308,7 @@ def _gows_data(session: Session, said: Message) -> Json:
             "Timestamp": datetime.fromtimestamp(said.timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "PushName": said.push_name,
         },
-        "Message": {"conversation": said.body},
+        "Message": protos.message(said),
     }
 
 
@@ -308,11 +325,12 @@ def _webjs_message(world: World, session: Session, said: Message) -> Json:
     if said.participant:
         body["participant"] = said.participant
     return body | {
-        "body": said.body,
+        "body": protos.browser_body(said),
         "hasMedia": said.media is not None,
         "media": media(world, session, said),
         **_level(said),
-        "vCards": [],
+        **({"location": protos.location(said.content)} if said.content.location else {}),
+        "vCards": said.content.vcards,
         **({"replyTo": _reply_to(session, said)} if said.reply_to else {}),
         "_data": _webjs_data(session, said),
     }
@@ -328,8 +346,8 @@ def _webjs_data(session: Session, said: Message) -> Json:
             "_serialized": said.full_id,
         },
         "ack": said.ack,
-        "body": said.body,
-        "type": "chat" if said.media is None else said.media.mimetype.partition("/")[0],
+        "body": protos.browser_body(said),
+        "type": protos.browser_type(said.content),
         "timestamp": said.timestamp,
         "from": own if said.from_me else said.chat,
         "to": said.chat if said.from_me else own,

@@ -48,9 +48,20 @@ class Phone:
         """Delete a message for everyone. Returns the bare id of the act."""
         return await self._change("revoke", session, id, "", from_me=from_me)
 
-    async def ack(self, session: str, id: str, level: int, reader: str | None = None) -> None:  # noqa: A002
-        """Let a message reach a level; in a group, on the phone of `reader`."""
-        await self._post("/ack", {"session": session, "id": id, "level": level, "reader": reader})
+    async def ack(
+        self,
+        session: str,
+        id: str,  # noqa: A002
+        level: int,
+        reader: str | None = None,
+        error: Json | None = None,
+    ) -> None:
+        """Let a message reach a level; in a group, on the phone of `reader`.
+
+        error  as in `faults.AckError`
+        """
+        asked = {"session": session, "id": id, "level": level, "reader": reader, "error": error}
+        await self._post("/ack", asked)
 
     async def set_acks(self, levels: list[int], phone: str | None = None) -> None:
         """Choose the levels that messages reach after they left: of one phone, or usually."""
@@ -80,6 +91,18 @@ class Phone:
     async def unlink(self, session: str) -> None:
         """Remove the device on the phone."""
         await self._post(f"/sessions/{session}/unlink", {})
+
+    async def restrict(self, session: str, **more: Any) -> None:
+        """Let WhatsApp restrict a session's account; `more` as in `asks.Restrict`."""
+        await self._post(f"/sessions/{session}/restrict", more)
+
+    async def lift(self, session: str) -> None:
+        """Let that end."""
+        await self._post(f"/sessions/{session}/lift", {})
+
+    async def set_media_ids(self, *, taken: bool) -> None:
+        """Choose whether GOWS and NOWEB send media under the id that is asked for."""
+        await self._post("/habits", {"media_ids": taken})
 
     async def fault(self, kind: str, **more: Any) -> None:
         """Let the next send go wrong; kinds and `more` as in `faults`."""
@@ -114,12 +137,16 @@ class Phone:
         return bool(answer["idle"])
 
     async def inbox(self, phone: str) -> list[Json]:
-        """Return what a customer received: session, chat, id, text, source, at_ms, reply_to."""
-        return list((await self._get(f"/phones/{phone}"))["inbox"])
+        """Return what a customer received, each as `phones.Received`."""
+        return list((await self.screen(phone))["inbox"])
 
     async def signals(self, phone: str) -> list[Json]:
         """Return what else a customer saw: seen, typing, recording, paused."""
-        return list((await self._get(f"/phones/{phone}"))["signals"])
+        return list((await self.screen(phone))["signals"])
+
+    async def screen(self, phone: str) -> Json:
+        """Return all that a customer's phone shows, as `phones.CustomerPhone`, in its order in `timeline`."""
+        return dict(await self._get(f"/phones/{phone}"))
 
     async def deliveries(self, **only: str) -> list[Json]:
         """Return the webhooks and the answers to each attempt; `only` by session, event or state."""

@@ -1,10 +1,17 @@
 """What goes wrong on command: the next sends, in the order in which they were asked for, and what is asked of
-WhatsApp through a mute session."""
+WhatsApp through a mute session.
+
+A send is every call that brings something to a chat: all kinds of messages, reactions, edits, deletions.
+Calls that mark a chat as seen or show that somebody types go wrong only by name.
+"""
 
 from collections import deque
 from enum import StrEnum
+from typing import Final
 
 import msgspec
+
+_SIGNALS: Final = frozenset({"sendSeen", "startTyping", "stopTyping"})
 
 
 class Wrong(StrEnum):
@@ -18,6 +25,14 @@ class Wrong(StrEnum):
     """500 at once, and the message leaves `seconds` later: WAHA goes on working after its answer."""
     ERROR_463 = "error_463"
     """500 with the text of a restricted account, and nothing was sent."""
+    RATE_OVERLIMIT = "rate_overlimit"
+    """500 with the text by which WhatsApp slows an engine down, and nothing was sent."""
+    TOO_MANY = "too_many"
+    """429 of what stands before WAHA, with `retry_after` if there is one, and nothing was sent."""
+    NOT_IMPLEMENTED = "not_implemented"
+    """501, as an engine that lacks it, and nothing was sent."""
+    ERROR_ACK = "error_ack"
+    """201 and the echo, then ack −1 with `error` if there is one, and nothing arrives."""
     HANG = "hang"
     """Silence for `seconds`, then the message leaves and is answered, also when the caller has gone."""
     HANG_AFTER = "hang_after"
@@ -39,18 +54,37 @@ class Queries(StrEnum):
     """They are answered: only messages are stuck."""
 
 
+class AckError(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """Why a message was not delivered: `error` of an error ack. until: ISO 8601."""
+
+    code: str | None
+    blocked: bool
+    reason: str | None = None
+    until: str | None = None
+    enforcement_type: str | None = None
+
+
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The next `times` sends go wrong; only of this session and to this phone, when they are named."""
+    """The next `times` sends go wrong: only of this session, to this phone, by this call, when it is named.
+
+    call         the last part of its path, as `sendImage` or `reaction`; `edit` and `delete` of messages
+    retry_after  the header of TOO_MANY: seconds or a date
+    error        of ERROR_ACK
+    """
 
     kind: Wrong
     seconds: float = 0.0
     times: int = 1
     session: str | None = None
     phone: str | None = None
+    call: str | None = None
+    retry_after: str | None = None
+    error: AckError | None = None
 
-    def meets(self, session: str, phone: str) -> bool:
+    def meets(self, session: str, phone: str, call: str) -> bool:
         """Whether it is meant for a send."""
-        return self.session in {None, session} and self.phone in {None, phone}
+        by_name = self.call == call if self.call else call not in _SIGNALS
+        return by_name and self.session in {None, session} and self.phone in {None, phone}
 
 
 class Faults:
@@ -72,10 +106,10 @@ class Faults:
         """Let every send go right again."""
         self._coming.clear()
 
-    def take(self, session: str, phone: str) -> Fault | None:
+    def take(self, session: str, phone: str, call: str) -> Fault | None:
         """Use up the first fault that is meant for this send."""
         for position, fault in enumerate(self._coming):
-            if not fault.meets(session, phone):
+            if not fault.meets(session, phone, call):
                 continue
             if fault.times > 1:
                 self._coming[position] = msgspec.structs.replace(fault, times=fault.times - 1)

@@ -9,6 +9,7 @@ removed on the phone     FAILED; after a restart STOPPED, STARTING, FAILED
 nobody scans             SCAN_QR_CODE six times, FAILED; the browsers start again
 stop, delete             STOPPED
 restart, logout          STOPPED, STARTING, …
+account restricted       WORKING again, with `data`; every later WORKING has it until it is lifted
 
 Where there is a WhatsApp (`World.whatsapp`), all this needs a connection to it, on the session's own way:
 
@@ -24,6 +25,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import msgspec
+
 from wsm.sandbox.waha import bodies, network
 from wsm.sandbox.waha.handset import Handset
 from wsm.sandbox.waha.state import (
@@ -37,6 +40,7 @@ from wsm.sandbox.waha.state import (
     Session,
     Status,
     StatusPoint,
+    Timelock,
     World,
     now_ms,
     usual_phone,
@@ -156,6 +160,17 @@ class Lifecycle:
         self._hang_up(session)
         self._world.learn(Removed(session.name))
         self._enter(session, Status.FAILED)
+
+    def restrict(self, session: Session, timelock: Timelock) -> None:
+        """Let WhatsApp restrict the account: a WORKING session says WORKING again, with what it is told."""
+        session.timelock = timelock
+        if session.status is Status.WORKING:
+            self._enter(session, Status.WORKING)
+
+    def lift(self, session: Session, timelock: Timelock) -> None:
+        """Let it end: that is said once."""
+        self.restrict(session, msgspec.structs.replace(timelock, is_active=False))
+        session.timelock = None
 
     def lose(self) -> None:
         """Forget every session and break its connection, as SIGKILL does."""

@@ -4,9 +4,7 @@ Errors have WAHA's shapes: Nest's for 4xx, the waits' own for 422, and for 500 a
 request with everything that stood in it.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +13,7 @@ import msgspec
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
-from wsm.sandbox.waha.faults import Fault, Queries, Wrong
+from wsm.sandbox.waha.faults import Queries
 from wsm.sandbox.waha.handset import Handset
 from wsm.sandbox.waha.state import Engine, EngineError, Session, Status, World, now_ms
 
@@ -30,7 +28,7 @@ _NAMES: Final = {400: "Bad Request", 404: "Not Found", 422: "Unprocessable Entit
 
 
 class Rest:
-    """WAHA's calls about sending, presence, contacts and the server."""
+    """WAHA's calls about presence, contacts and the server, and what all calls have in common."""
 
     def __init__(self, world: World, handset: Handset, environ: Mapping[str, str]) -> None:
         self._world = world
@@ -43,10 +41,6 @@ class Rest:
             Route("GET /api/version", self._version),
             Route("GET /api/server/status", self._status),
             Route("GET /api/server/environment", self._started_with),
-            Route("POST /api/sendText", self._send_text),
-            Route("POST /api/sendSeen", self._signal("seen")),
-            Route("POST /api/startTyping", self._signal("typing")),
-            Route("POST /api/stopTyping", self._signal("paused")),
             Route("GET /api/contacts/check-exists", self._check_exists),
             Route("GET /api/files/{name}/{file}", self._file),
             Route("POST /api/{name}/presence", self._presence),
@@ -110,39 +104,6 @@ class Rest:
             raise refused(501, "The method is not implemented by the engine.")
         return asgi.json({"id": ids.sent_id()})
 
-    async def _send_text(self, request: Request) -> Answer:
-        body = body_of(request)
-        session = await self.working(_session_of(body))
-        chat = ids.chat_id(_text(body, "chatId", "endsWith"))
-        text = _text(body, "text", "matchAll")
-
-        def leave() -> Answer:
-            own = None if self._world.engine.in_browser else _given(body, "id")
-            said = self._handset.send(session, chat, text, id=own, reply_to=_given(body, "reply_to"))
-            return asgi.json(bodies.sent(self._world, session, said), 201)
-
-        fault = self._world.faults.take(session.name, ids.owner(chat))
-        sending = self._world.chores.spawn(self._send(request, fault, leave))
-        await asyncio.wait({sending})
-        return Answer(cut=True) if sending.cancelled() else sending.result()
-
-    async def _send(self, request: Request, fault: Fault | None, leave: Callable[[], Answer]) -> Answer:
-        """Send, or do what a fault says. It runs on when the caller has gone, and dies only with WAHA."""
-        try:
-            return await _gone_wrong(self._world, fault, leave) if fault else leave()
-        except EngineError as exc:
-            return failure(self._world, request, exc)
-
-    def _signal(self, kind: str) -> Callable[[Request], Awaitable[Answer]]:
-        async def answer(request: Request) -> Answer:
-            body = body_of(request)
-            session = await self.working(_session_of(body))
-            chat = _text(body, "chatId", "endsWith")
-            self._handset.signal(session, ids.chat_id(chat), kind)
-            return asgi.json({} if kind == "seen" else {"result": True}, 201)
-
-        return answer
-
     async def _presence(self, request: Request, name: str) -> Answer:
         body = body_of(request)
         presence, chat = body.get("presence"), body.get("chatId")
@@ -158,8 +119,8 @@ class Rest:
         return asgi.json({"result": True}, 201)
 
     async def _check_exists(self, request: Request) -> Answer:
-        session = await self.working(_session_of(request.query))
-        phone = _text(request.query, "phone", "split")
+        session = await self.working(session_of(request.query))
+        phone = text_of(request.query, "phone", "split")
         await self._ask_whatsapp(session)
         try:
             who = ids.person(phone)
@@ -186,44 +147,8 @@ class Rest:
                 "details": "File not found or no longer available",
             }
             return asgi.json({"error": gone}, 404)
-        return Answer(body=f"the file of {said.id}".encode(), content_type=said.media.mimetype)
-
-
-async def _gone_wrong(world: World, fault: Fault, leave: Callable[[], Answer]) -> Answer:
-    """Do what a fault says."""
-    match fault.kind:
-        case Wrong.FAIL_BEFORE:
-            raise EngineError("2 UNKNOWN: info query timed out")
-        case Wrong.ERROR_463:
-            raise EngineError("2 UNKNOWN: server returned error 463")
-        case Wrong.FAIL_AFTER:
-            leave()
-            raise EngineError("2 UNKNOWN: info query timed out")
-        case Wrong.FAIL_THEN_SEND:
-            world.chores.spawn(_in_vain(_later(fault.seconds, leave)))
-            raise EngineError("Maximum execution time is exceeded")
-        case Wrong.HANG:
-            return await _later(fault.seconds, leave)
-        case Wrong.HANG_AFTER:
-            answer = leave()
-            await asyncio.sleep(fault.seconds)
-            return answer
-        case Wrong.CUT_AFTER:
-            leave()
-            return Answer(cut=True)
-        case Wrong.CUT_BEFORE:
-            return Answer(cut=True)
-
-
-async def _later(seconds: float, leave: Callable[[], Answer]) -> Answer:
-    await asyncio.sleep(seconds)
-    return leave()
-
-
-async def _in_vain(sending: Awaitable[Answer]) -> None:
-    """Do it, though nobody is told how it went."""
-    with contextlib.suppress(EngineError):
-        await sending
+        data = self._world.files.get(said.id) or f"the file of {said.id}".encode()
+        return Answer(body=data, content_type=said.media.mimetype)
 
 
 def refused(status: int, message: str | list[str]) -> asgi.Refused:
@@ -280,19 +205,21 @@ def body_of(request: Request) -> bodies.Json:
     return body
 
 
-def _session_of(values: dict[str, Any]) -> str:
+def session_of(values: dict[str, Any]) -> str:
+    """Return the session that a body or a query names, or refuse with 400."""
     name = values.get("session")
     if not isinstance(name, str) or not name:
         raise refused(400, "session is required")
     return name
 
 
-def _text(body: bodies.Json, key: str, stumbled: str) -> str:
+def text_of(body: bodies.Json, key: str, stumbled: str) -> str:
     """Return a text, which WAHA does not validate: a missing one is a stumble further down."""
     if not isinstance(body.get(key), str):
         raise EngineError(f"Cannot read properties of undefined (reading '{stumbled}')")
     return str(body[key])
 
 
-def _given(body: bodies.Json, key: str) -> str | None:
+def given(body: bodies.Json, key: str) -> str | None:
+    """Return a text that need not be there."""
     return str(body[key]) if body.get(key) else None

@@ -25,9 +25,11 @@ from wsm.sandbox.waha.lifecycle import Lifecycle
 from wsm.sandbox.waha.rest import Rest
 from wsm.sandbox.waha.rest_chats import ChatsRest
 from wsm.sandbox.waha.rest_pairing import PairingRest
+from wsm.sandbox.waha.rest_sends import SendsRest
 from wsm.sandbox.waha.rest_sessions import SessionsRest
 from wsm.sandbox.waha.state import Engine, EngineError, Session, Tempo, World, now_ms, nowhere
 from wsm.sandbox.waha.steering import Steering
+from wsm.sandbox.waha.steering_hooks import HookSteering
 from wsm.sandbox.waha.webhooks import Courier
 
 DEFAULT_VERSION = "2026.7.1"
@@ -87,10 +89,11 @@ class WahaSandbox:
         sessions = SessionsRest(self.world, self.lifecycle, api)
         chats = ChatsRest(self.world, api)
         pairing = PairingRest(self.world, self.lifecycle, api)
+        sends = SendsRest(self.world, handset, api)
         control = Steering(self.world, self.courier, handset, self.lifecycle, self)
-        self._routes = Routes(
-            [*control.routes, *sessions.routes, *pairing.routes, *chats.routes, *api.routes]
-        )
+        hooks = HookSteering(self.world, self.courier)
+        parts = (control, hooks, sessions, pairing, sends, chats, api)
+        self._routes = Routes([route for part in parts for route in part.routes])
         self._listener = Listener(self._answer_http, host, port)
         self._reopening: asyncio.Task[None] | None = None
         self._journal: Journal | None = None

@@ -16,7 +16,9 @@ import msgspec
 
 from wsm.sandbox.waha import ids
 from wsm.sandbox.waha.chores import Chores
+from wsm.sandbox.waha.contents import Content, Files, Media
 from wsm.sandbox.waha.faults import Faults, Queries
+from wsm.sandbox.waha.phones import Act, CustomerPhone, Received
 
 if TYPE_CHECKING:
     from wsm.sandbox.waha.network import Line
@@ -63,14 +65,6 @@ class Tempo(msgspec.Struct, frozen=True):
     retries: float = 1.0
 
 
-class Media(msgspec.Struct, frozen=True):
-    """A media file: its bytes are served at `/api/files/…`; with an `error` there is no URL."""
-
-    mimetype: str = "image/jpeg"
-    filename: str | None = None
-    error: str | None = None
-
-
 class Message(msgspec.Struct):
     """A message as a linked device knows it.
 
@@ -88,8 +82,13 @@ class Message(msgspec.Struct):
     ack: int
     participant: str | None = None
     push_name: str = ""
-    media: Media | None = None
+    content: Content = Content()
     reply_to: str | None = None
+
+    @property
+    def media(self) -> Media | None:
+        """Its file."""
+        return self.content.media
 
     @property
     def full_id(self) -> str:
@@ -113,34 +112,6 @@ class Account(msgspec.Struct):
     held: list[Callable[[], None]] = []
 
 
-class Received(msgspec.Struct, frozen=True):
-    """What a customer got: one for every time it left, whatever its id."""
-
-    session: str
-    chat: str
-    id: str
-    text: str
-    source: str
-    at_ms: int
-    reply_to: str | None = None
-
-
-class Signal(msgspec.Struct, frozen=True):
-    """What else a customer sees: `seen`, `typing`, `recording`, `paused`."""
-
-    session: str
-    kind: str
-    at_ms: int
-
-
-class CustomerPhone(msgspec.Struct):
-    """One customer's phone. acks: the levels that it answers a message with, if not the usual ones."""
-
-    inbox: list[Received] = []
-    signals: list[Signal] = []
-    acks: tuple[int, ...] | None = None
-
-
 class StatusPoint(msgspec.Struct, frozen=True):
     """One of the last three statuses."""
 
@@ -162,6 +133,14 @@ class Passkey(msgspec.Struct, frozen=True):
     code: str | None
 
 
+class Timelock(msgspec.Struct, frozen=True, rename="camel"):
+    """`reachoutTimelock`: the account may not write to people who never wrote to it. The end in seconds."""
+
+    enforcement_type: str
+    is_active: bool
+    time_enforcement_ends: int | None
+
+
 class Session:
     """A session of this WAHA, from its creation to its deletion.
 
@@ -173,6 +152,8 @@ class Session:
     queries    what becomes of live queries while it is muted
     codes      pairing codes that were asked for, by phone number
     passkey    the login that waits for one
+    timelock   what WhatsApp says of a restriction of the account, while there is one
+    strict     and whether it lets first contacts fail
     """
 
     def __init__(self, name: str, config: dict[str, Any] | None) -> None:
@@ -187,6 +168,8 @@ class Session:
         self.qr = ""
         self.codes: dict[str, str] = {}
         self.passkey: Passkey | None = None
+        self.timelock: Timelock | None = None
+        self.strict = False
         self.life: asyncio.Task[None] | None = None
         self.activity_ms: int | None = None
         self.proxy: Any = None
@@ -268,10 +251,21 @@ class Arrived(msgspec.Struct, frozen=True, tag=True):
 
     def become(self, world: "World") -> None:
         """Put it into the inbox, once more."""
-        world.phone(self.phone).inbox.append(self.received)
+        world.phone(self.phone).receive(self.received)
 
 
-Fact = Linked | Removed | Forgotten | Stored | Arrived
+class Acted(msgspec.Struct, frozen=True, tag=True):
+    """A customer's phone saw an act of the session's."""
+
+    phone: str
+    act: Act
+
+    def become(self, world: "World") -> None:
+        """Let it change what it acts on."""
+        world.phone(self.phone).undergo(self.act)
+
+
+Fact = Linked | Removed | Forgotten | Stored | Arrived | Acted
 
 
 class World:
@@ -279,6 +273,8 @@ class World:
 
     journal   is told of all that stands outside of WAHA's memory, before it is said to anybody
     whatsapp  where sessions connect to; None: they are connected as soon as they want to be
+    media_ids whether media are sent under a chosen id, which no version promises and newer ones of GOWS and
+              NOWEB do
     """
 
     def __init__(
@@ -304,6 +300,8 @@ class World:
         self.accounts: dict[str, Account] = {}
         self.phones: dict[str, CustomerPhone] = {}
         self.acks: tuple[int, ...] = (1, 2)
+        self.media_ids = False
+        self.files = Files()
         self.faults = Faults()
         self.chores = Chores()
         self.journal: Callable[[Fact], None] = nowhere

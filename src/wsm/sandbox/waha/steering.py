@@ -4,7 +4,7 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
 
     GET  /sandbox/status                    sessions, deliveries, what is pending, every phone's inbox
     GET  /sandbox/deliveries                ?session= &event= &state=
-    GET  /sandbox/phones/{phone}            one phone: inbox and signals
+    GET  /sandbox/phones/{phone}            one phone: inbox, acts, signals, and all of it in its order
     POST /sandbox/say                       a customer writes                             Say
     POST /sandbox/type                      the agent types on the linked phone           Type
     POST /sandbox/react, /edit, /revoke     somebody changes a message                    Change
@@ -15,6 +15,9 @@ Bad input is a 400 that names the field and the reason. Nothing here asks for a 
     POST /sandbox/sessions/{name}/drop      the connection drops                          Drop
     POST /sandbox/sessions/{name}/mute      nothing comes in or goes out                  Mute
     POST /sandbox/sessions/{name}/unmute, /unlink
+    POST /sandbox/sessions/{name}/restrict  the account may not begin chats               Restrict
+    POST /sandbox/sessions/{name}/lift      and may again
+    POST /sandbox/habits                    what versions of WAHA differ in               Habits
     GET, POST, DELETE /sandbox/faults       the next sends go wrong                       faults.Fault
     POST /sandbox/refuse                    connections are refused for a time            Refuse
     POST /sandbox/forge                     a webhook that WAHA did not sign              Forge
@@ -28,28 +31,18 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-import httpx
 import msgspec
 
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi, asks, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
+from wsm.sandbox.waha.contents import Media
 from wsm.sandbox.waha.faults import Fault
 from wsm.sandbox.waha.handset import Handset, Said
 from wsm.sandbox.waha.lifecycle import Lifecycle
-from wsm.sandbox.waha.state import (
-    Engine,
-    Media,
-    Message,
-    Passkey,
-    Session,
-    Status,
-    World,
-    now_ms,
-    usual_phone,
-)
-from wsm.sandbox.waha.webhooks import EVENTS, Courier
-from wsm.wire.signature import sign
+from wsm.sandbox.waha.state import Engine, Message, Passkey, Session, Status, Timelock, World, usual_phone
+from wsm.sandbox.waha.steering_hooks import known, linked
+from wsm.sandbox.waha.webhooks import Courier
 
 _EVENTS: Final = {"react": "message.reaction", "edit": "message.edited", "revoke": "message.revoked"}
 _COPIES: Final = range(1, 1001)
@@ -78,7 +71,6 @@ class Steering:
         self._power = power
         self.routes: tuple[Route, ...] = (
             Route("GET /sandbox/status", self._status),
-            Route("GET /sandbox/deliveries", self._deliveries),
             Route("GET /sandbox/phones/{phone}", self._phone),
             Route("POST /sandbox/say", asks.reading(asks.Say, self._say)),
             Route("POST /sandbox/type", asks.reading(asks.Type, self._type)),
@@ -94,12 +86,13 @@ class Steering:
             Route("POST /sandbox/sessions/{name}/mute", asks.reading(asks.Mute, self._mute)),
             Route("POST /sandbox/sessions/{name}/unmute", asks.reading(asks.Nothing, self._unmute)),
             Route("POST /sandbox/sessions/{name}/unlink", asks.reading(asks.Nothing, self._unlink)),
+            Route("POST /sandbox/sessions/{name}/restrict", asks.reading(asks.Restrict, self._restrict)),
+            Route("POST /sandbox/sessions/{name}/lift", asks.reading(asks.Nothing, self._lift)),
+            Route("POST /sandbox/habits", asks.reading(asks.Habits, self._habits)),
             Route("GET /sandbox/faults", self._list_faults),
             Route("POST /sandbox/faults", asks.reading(Fault, self._add_fault)),
             Route("DELETE /sandbox/faults", self._clear_faults),
             Route("POST /sandbox/refuse", asks.reading(asks.Refuse, self._refuse)),
-            Route("POST /sandbox/forge", asks.reading(asks.Forge, self._forge)),
-            Route("POST /sandbox/emit", asks.reading(asks.Emit, self._emit)),
             Route("POST /sandbox/wait-idle", asks.reading(asks.WaitIdle, self._wait_idle)),
             Route("POST /sandbox/kill", asks.reading(asks.Nothing, self._kill)),
         )
@@ -127,16 +120,6 @@ class Steering:
                 "phones": {who: phone.inbox for who, phone in world.phones.items()},
                 "faults": world.faults.coming,
             }
-        )
-
-    async def _deliveries(self, request: Request) -> Answer:
-        wanted = {key: request.query[key] for key in ("session", "event", "state") if key in request.query}
-        return asgi.json(
-            [
-                delivery
-                for delivery in self._courier.log
-                if all(getattr(delivery, key) == value for key, value in wanted.items())
-            ]
         )
 
     async def _phone(self, _request: Request, phone: str) -> Answer:
@@ -175,7 +158,7 @@ class Steering:
         self._handset.hear(asked.session, said)
 
     async def _type(self, asked: asks.Type) -> Answer:
-        session = self._linked(asked.session)
+        session = linked(self._world, asked.session)
         chat = ids.phone_chat(ids.person(asked.chat)) if "@" not in asked.chat else ids.chat_id(asked.chat)
         said = self._handset.send(
             session,
@@ -199,7 +182,7 @@ class Steering:
     async def _ack(self, asked: asks.Ack) -> Answer:
         session, target = self._stored(asked.session, asked.id)
         reader = ids.phone_chat(_number(asked.reader)) if asked.reader else None
-        self._handset.acknowledge(session.name, target, _level("level", asked.level), reader)
+        self._handset.acknowledge(session.name, target, _level("level", asked.level), reader, asked.error)
         return asgi.json({"id": target.id, "level": asked.level}, 201)
 
     async def _acks(self, asked: asks.Acks) -> Answer:
@@ -235,24 +218,41 @@ class Steering:
         return asgi.json({"phone": phone}, 201)
 
     async def _drop(self, asked: asks.Drop, name: str) -> Answer:
-        session = self._linked(name)
+        session = linked(self._world, name)
         self._lifecycle.drop(session, asked.away_seconds)
         return self._say_status(session)
 
     async def _mute(self, asked: asks.Mute, name: str) -> Answer:
-        session = self._linked(name)
+        session = linked(self._world, name)
         session.muted, session.queries = True, asked.queries
         return self._say_status(session)
 
     async def _unmute(self, _asked: asks.Nothing, name: str) -> Answer:
-        session = self._linked(name)
+        session = linked(self._world, name)
         self._lifecycle.unmute(session)
         return self._say_status(session)
 
     async def _unlink(self, _asked: asks.Nothing, name: str) -> Answer:
-        session = self._linked(name)
+        session = linked(self._world, name)
         self._lifecycle.unlink(session)
         return self._say_status(session)
+
+    async def _restrict(self, asked: asks.Restrict, name: str) -> Answer:
+        session = linked(self._world, name)
+        session.strict = asked.strict
+        self._lifecycle.restrict(session, Timelock(asked.enforcement_type, True, asked.until))
+        return self._say_status(session)
+
+    async def _lift(self, _asked: asks.Nothing, name: str) -> Answer:
+        session = linked(self._world, name)
+        if session.timelock is None:
+            raise BadInput("session", f"{name!r} is not restricted")
+        self._lifecycle.lift(session, session.timelock)
+        return self._say_status(session)
+
+    async def _habits(self, asked: asks.Habits) -> Answer:
+        self._world.media_ids = asked.media_ids
+        return asgi.json(asked, 201)
 
     async def _list_faults(self, _request: Request) -> Answer:
         return asgi.json(self._world.faults.coming)
@@ -272,40 +272,6 @@ class Steering:
         self._power.refuse(asked.seconds)
         return asgi.json({"seconds": asked.seconds}, 201)
 
-    async def _forge(self, asked: asks.Forge) -> Answer:
-        session = self._known(asked.session)
-        hooks = self._courier.webhooks(session)
-        if not hooks:
-            raise BadInput("session", "has no webhook")
-        body = asked.body.encode() if asked.body is not None else self._forged(session, asked.text)
-        key = hooks[0].hmac.key if hooks[0].hmac and hooks[0].hmac.key else ""
-        try:
-            answer = await self._courier.forge(hooks[0], body, _signatures(asked.signature, key, body))
-        except httpx.HTTPError as exc:
-            return asgi.json({"status": None, "error": type(exc).__name__})
-        return asgi.json({"status": answer.status_code, "body": answer.text})
-
-    def _forged(self, session: Session, text: str) -> bytes:
-        self._linked(session.name)
-        said = Message(
-            id=ids.phone_id(),
-            chat="5511900000000@c.us",
-            from_me=False,
-            source="app",
-            body=text,
-            timestamp=now_ms() // 1000,
-            ack=2,
-        )
-        payload = bodies.message(self._world, session, said)
-        wrapped = bodies.envelope(self._world, session, "message.any", payload, event_id=ids.event_id())
-        return asgi.encode(wrapped)
-
-    async def _emit(self, asked: asks.Emit) -> Answer:
-        if asked.event not in EVENTS:
-            raise BadInput("event", f"WAHA has none that is named {asked.event!r}")
-        self._courier.emit(self._known(asked.session), asked.event, asked.payload)
-        return asgi.json({"event": asked.event}, 201)
-
     async def _wait_idle(self, asked: asks.WaitIdle) -> Answer:
         idle = await self._world.chores.idle(asked.timeout_seconds)
         return asgi.json({"idle": idle, "pending": self._courier.pending})
@@ -318,26 +284,14 @@ class Steering:
     def _say_status(self, session: Session) -> Answer:
         return asgi.json({"session": session.name, "status": session.status}, 201)
 
-    def _known(self, name: str) -> Session:
-        session = self._world.sessions.get(name)
-        if session is None:
-            raise BadInput("session", f"no session is named {name!r}")
-        return session
-
     def _asking(self, name: str) -> Session:
-        session = self._known(name)
+        session = known(self._world, name)
         if session.status is not Status.SCAN_QR_CODE:
             raise BadInput("session", f"shows no QR code: it is {session.status}")
         return session
 
-    def _linked(self, name: str) -> Session:
-        session = self._known(name)
-        if session.account is None or name not in self._world.accounts:
-            raise BadInput("session", f"{name!r} is linked to no phone")
-        return session
-
     def _stored(self, name: str, message: str) -> tuple[Session, Message]:
-        session = self._linked(name)
+        session = linked(self._world, name)
         target = self._world.accounts[name].messages.get(ids.bare_of(message))
         if target is None:
             raise BadInput("id", f"{name!r} knows no message {message!r}")
@@ -360,16 +314,3 @@ def _level(field: str, level: int) -> int:
     if level not in bodies.ACK_NAMES:
         raise BadInput(field, "-1 to 4")
     return level
-
-
-def _signatures(kind: asks.Signature, key: str, body: bytes) -> list[bytes]:
-    right = sign(key, body).encode()
-    wrong = sign(f"not {key}", body).encode()
-    return {
-        asks.Signature.RIGHT: [right],
-        asks.Signature.WRONG: [wrong],
-        asks.Signature.MISSING: [],
-        asks.Signature.SHORT: [right[:64]],
-        asks.Signature.NON_ASCII: ["é".encode() * 64],
-        asks.Signature.TWICE: [right, right],
-    }[kind]
