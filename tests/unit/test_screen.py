@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 from wsm.sandbox.screen import history_lines, inbox_line, plain
 
@@ -22,7 +23,7 @@ def test_no_message_can_look_like_two() -> None:
 
 
 def test_an_inbox_shows_kinds_their_insides_and_what_became_of_them() -> None:
-    nothing = {
+    nothing: dict[str, Any] = {
         "kind": "text", "text": "", "media": None, "location": None, "poll": None, "edits": [],
         "deleted": False, "reaction": "",
     }  # fmt: skip

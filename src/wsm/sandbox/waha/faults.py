@@ -42,6 +42,11 @@ class Wrong(StrEnum):
     CUT_AFTER = "cut_after"
     """The message leaves, and the connection breaks."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether a message arrives in the end, if it is asked for again where it never left."""
+        return self not in {Wrong.ERROR_463, Wrong.NOT_IMPLEMENTED, Wrong.ERROR_ACK}
+
 
 class Queries(StrEnum):
     """What becomes of live queries while a session is mute."""
