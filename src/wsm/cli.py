@@ -138,6 +138,13 @@ def _sandbox_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     inbox = verbs.add_parser("inbox", help="what a customer has received")
     inbox.add_argument("phone")
     inbox.set_defaults(run=_sandbox_inbox)
+    fault = verbs.add_parser("fault", help="let the next sends go wrong")
+    fault.add_argument("kind", help="what goes wrong: fail_before, error_463, too_many, error_ack, …")
+    for name in ("--session", "--phone", "--call", "--retry-after"):
+        fault.add_argument(name, default=argparse.SUPPRESS)
+    fault.add_argument("--times", type=int, default=argparse.SUPPRESS)
+    fault.add_argument("--seconds", type=float, default=argparse.SUPPRESS)
+    fault.set_defaults(run=_sandbox_fault)
 
 
 def _settings() -> config.Settings:
@@ -342,6 +349,16 @@ def _sandbox_inbox(arguments: argparse.Namespace) -> None:
         async with phone_at(_waha_url()) as phone:
             for message in await phone.inbox(arguments.phone):
                 print(inbox_line(message))
+
+    asyncio.run(run())
+
+
+def _sandbox_fault(arguments: argparse.Namespace) -> None:
+    from wsm.sandbox.site import phone_at  # noqa: PLC0415
+
+    async def run() -> None:
+        async with phone_at(_waha_url()) as phone:
+            await phone.fault(**{name: value for name, value in vars(arguments).items() if name != "run"})
 
     asyncio.run(run())
 

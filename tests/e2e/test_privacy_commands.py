@@ -252,3 +252,8 @@ async def of_nobody(room: Room) -> None:
     """What only the sandbox has."""
     await room.run("sandbox", "say", f"user_{SHOP}", PHONES[0], TEXT)
     await room.run("sandbox", "inbox", PHONES[0])
+    await room.run("sandbox", "fault", "too_many", "--phone", PHONES[0], "--retry-after", "7", "--times", "2")
+    [fault] = (await room.at.phone.status())["faults"]
+    assert (fault["kind"], fault["phone"]) == ("too_many", PHONES[0])
+    assert (fault["retry_after"], fault["times"]) == ("7", 2)
+    await room.at.phone.clear_faults()
