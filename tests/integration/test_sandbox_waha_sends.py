@@ -141,6 +141,18 @@ async def test_a_chosen_id_is_taken_where_the_engine_takes_it_and_of_media_where
             assert ids.count(f"3EB0{number:018X}") == expected, what
 
 
+async def test_an_ack_that_comes_after_an_edit_does_not_bring_the_old_text_back() -> None:
+    async with stage() as on:
+        await on.session(webhooks=[])
+        await on.phone.mute("main", "answer")  # everything waits, the acks for what is before them
+        sent = (await on.send("velho")).json()["id"]
+        await on.act("edit", sent)
+        await on.phone.unmute("main")
+        assert await on.phone.wait_idle()
+        found = await on.get(f"/api/main/chats/{CHAT}/messages/{sent}")
+        assert (found["body"], found["ack"]) == ("novo", 2)
+
+
 async def test_seen_typing_and_a_message_are_seen_in_their_order() -> None:
     async with stage() as on:
         await on.session(webhooks=[])
