@@ -102,8 +102,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     shared = Path("/dev/shm")
     is_roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > _ROOM_BYTES
     home = Path(tempfile.mkdtemp("-wsm", dir=shared)) if is_roomy else tmp_path_factory.mktemp("home")
-    if is_roomy:
-        home.chmod(0o711)  # root's PostgreSQL is run by `nobody`: where he cannot enter, his data lies on a disk
+    home.chmod(0o711)  # root's PostgreSQL runs as `nobody`: where he cannot enter, his data lies on a disk
     found = Embedded(home, fresh=True, maxmemory=MAXMEMORY, fsync=False)
     try:
         found.start()
