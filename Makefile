@@ -15,6 +15,8 @@ ENGINE ?=
 SESSIONS ?= 200
 UV ?= uv
 export PYTHON
+# Every worker would read and rewrite all the tests anew, and every process all of wsm.
+unexport PYTHONDONTWRITEBYTECODE
 
 INPUTS ?= 1000000
 CONNECTIONS ?= 20000

@@ -12,6 +12,7 @@ server through `embedded`: the next one that needs it finds it running.
 """
 
 import asyncio
+import gc
 import inspect
 import itertools
 import os
@@ -34,6 +35,9 @@ from wsm.sandbox.embedded import Embedded
 
 DEADLINE_SECONDS = 60.0
 MAXMEMORY = "256mb"
+YOUNG = 10_000
+"""How many objects are made before Python looks for garbage, as in wsm's own processes."""
+
 _ROOM_BYTES = 6 * 2**30
 VALKEY_DEFAULTS: dict[str, str] = {
     "maxmemory": MAXMEMORY,
@@ -51,6 +55,13 @@ if os.environ.get("CI"):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "deadline(seconds): how long an async test may take, instead of 60 s")
+    gc.set_threshold(YOUNG)
+
+
+def pytest_collection_finish() -> None:
+    """Leave all modules and tests out of every later look for garbage: they stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
