@@ -108,7 +108,11 @@ async def stage(**options: Any) -> AsyncIterator[Stage]:
         waha = await stack.enter_async_context(WahaSandbox(**{"tempo": FAST, **options}))
         phone = await stack.enter_async_context(Phone(waha.base_url))
         client = httpx.AsyncClient(
-            base_url=waha.base_url, headers={"X-Api-Key": waha.api_key}, timeout=10, trust_env=False
+            base_url=waha.base_url,
+            headers={"X-Api-Key": waha.api_key},
+            timeout=10,
+            verify=False,
+            trust_env=False,
         )
         api = await stack.enter_async_context(client)
         yield Stage(waha, hook, phone, api)

@@ -110,7 +110,8 @@ class Site:
         """
         url = f"{self.webhooks_url}/{address.tenant}/{address.session}"
         headers = {"X-Webhook-Hmac": sign(self.secret(address), b"{}")}
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(_KNOWN_SECONDS):
+        plain = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501 (http, on this machine)
+        async with plain as client, asyncio.timeout(_KNOWN_SECONDS):
             while True:
                 answer = await client.post(url, content=b"{}", headers=headers)
                 if answer.status_code == HTTPStatus.BAD_REQUEST:
