@@ -8,20 +8,25 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from bench.peers import jobs
 from wsm import telemetry
 from wsm.bootstrap import utc_now
+from wsm.core.pacing import Pace
+from wsm.gateway.fetch import Fetching
 from wsm.gateway.waha import Gateways
 from wsm.ingest.server import run
 from wsm.store.database import Database
+from wsm.store.paces import Pacing
 from wsm.streams.client import connect
 from wsm.streams.handover import Bell, Handover, Limits
 from wsm.streams.keys import Kind
 from wsm.worker import registration
 from wsm.worker.deliver import Deliveries
+from wsm.worker.media import Files
 from wsm.worker.turn import Settled, Turns
 from wsm.worker.worker import Worker
 
@@ -55,13 +60,16 @@ def main() -> None:
     telemetry.configure_logging("worker", "info")
     url = os.environ["REDIS_URL"]
     database = Database(_NEVER, connections=1)
+    gateways = Gateways({}, send_timeout_seconds=1)
     deliveries = Deliveries(
         database,
-        Gateways({}, send_timeout_seconds=1),
+        gateways,
         clock=utc_now,
         monotonic=lambda: 0,
         start_within=timedelta(seconds=4),
         evidence=timedelta(seconds=180),
+        pacing=Pacing(Pace(typing=False), random.random),
+        files=Files(database, gateways, Fetching(limit_bytes=1), clock=utc_now, in_flight_bytes=1),
     )
 
     async def until(stop: asyncio.Event) -> None:

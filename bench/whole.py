@@ -17,6 +17,7 @@ from bench.harness import Child, running, wait_until
 from bench.peers import rq_hook
 from bench.workers import rq
 from wsm.sandbox.embedded import Embedded
+from wsm.sandbox.site import UNPACED
 from wsm.sandbox.supervisor import free_ports
 from wsm.streams import keys
 
@@ -83,6 +84,7 @@ def wsm_fleet(servers: Embedded, *, workers: int = 1) -> Iterator[Fleet]:
         "REDIS_URL": servers.redis_url,
         "DATABASE_URL": servers.database_url("wsm_app"),
         "WSM_SYSTEM_DATABASE_URL": servers.database_url("wsm_system"),
+        "WSM_PACE": UNPACED,
         "WAHA_URL": f"http://127.0.0.1:{gateway_port}",
         "WAHA_API_KEY": "bench",
         "WSM_PORT": str(port),

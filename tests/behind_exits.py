@@ -1,6 +1,6 @@
 """A provider of exits on this machine, its check service, and a WAHA behind them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,10 +36,12 @@ class Behind(msgspec.Struct):
 
 
 @asynccontextmanager
-async def behind_exits(*, route: str = "public", **waha_has: Any) -> AsyncIterator[Behind]:
-    """Run it. route: of the WAHA server; waha_has: options of the sandbox's."""
+async def behind_exits(
+    *, route: str = "public", hosts: Mapping[str, str] | None = None, **waha_has: Any
+) -> AsyncIterator[Behind]:
+    """Run it. route: of the WAHA server; hosts: names that exits know; waha_has: options of the sandbox's."""
     async with (
-        ExitProxy(password=PASSWORD) as proxy,
+        ExitProxy(password=PASSWORD, hosts=hosts) as proxy,
         Whoami(proxy.country_of) as whoami,
         WahaSandbox(**waha_has) as waha,
     ):

@@ -18,13 +18,15 @@ FLEET_READS: Mapping[str, set[str] | None] = {
     "queues": None,
     "sessions": None,
     "waha_servers": None,
-    "outbox": {"tenant_id", "state", "not_before", "created_at"},
+    "outbox": {"tenant_id", "session_id", "state", "not_before", "created_at"},
+    "pace": {"tenant_id", "session_id", "due_at", "waits", "frozen_until", "frozen_why"},
     "inbound_dedupe": {"tenant_id", "session_id", "key", "seen_at"},
     "proxy_leases": {"tenant_id", "exit_ip", "quarantined_until"},
+    "media": {"tenant_id", "id", "used_at"},
 }
 """What the system reads across tenants, by column; None is all of it."""
 FLEET_WRITES = {"tenants", "queues", "sessions", "waha_servers"}
-FLEET_DELETES = {"inbound_dedupe"}
+FLEET_DELETES = {"inbound_dedupe", "media"}
 DEFINERS = {"ensure_month"}
 """Functions that run with their owner's rights."""
 SEQUENCES = {"message_ids"}

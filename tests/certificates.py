@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, for targets that are reached over TLS."""
+"""A certificate for 127.0.0.1 and `files.example`, for targets that are reached over TLS."""
 
 import shutil
 import ssl
@@ -9,7 +9,7 @@ import pytest
 
 
 class Certificate:
-    """What proves that a target is 127.0.0.1, to those who know it."""
+    """What proves that a target is 127.0.0.1 or `files.example`, to those who know it."""
 
     def __init__(self, folder: Path) -> None:
         self.key, self.file = folder / "key.pem", folder / "certificate.pem"
@@ -32,7 +32,7 @@ def make(folder: Path) -> Certificate:
         pytest.skip("there is no openssl to make a certificate with")
     made = Certificate(folder)
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=target", "-addext", "subjectAltName=IP:127.0.0.1"]
+    names = ["-subj", "/CN=target", "-addext", "subjectAltName=IP:127.0.0.1,DNS:files.example"]
     files = ["-keyout", str(made.key), "-out", str(made.file)]
     subprocess.run([openssl, "req", "-x509", *kind, *names, *files], check=True, capture_output=True)
     return made

@@ -25,6 +25,7 @@ from certificates import Certificate
 from databases import Database as Urls
 from receiver import Receiver
 from shop import Shop
+from unpaced import PACING, files
 from waiting import wait_for
 from wsm.bootstrap import opened
 from wsm.config import WahaServer
@@ -330,5 +331,7 @@ async def drill(
             monotonic=time.monotonic,
             start_within=timedelta(seconds=4),
             evidence=EVIDENCE,
+            pacing=PACING,
+            files=files(at.app, gateways, at.now),
         )
         yield at

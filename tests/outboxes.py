@@ -4,8 +4,9 @@ import itertools
 from typing import Any
 
 from shop import Shop
+from unpaced import PACING
 from wsm.core.ids import DEFAULT_SERVER, BareId
-from wsm.core.outbox import Claimed, Doubtful, IntentState, Outcome
+from wsm.core.outbox import Claimed, Composing, Doubtful, IntentState, Loading, Outcome
 from wsm.store import outbox
 from wsm.worker.turn import Settled
 
@@ -21,6 +22,8 @@ def fresh_id() -> BareId:
 class Outbox:
     """The outbox of a shop's one session."""
 
+    pacing = PACING
+
     def __init__(self, at: Shop) -> None:
         self.at = at
 
@@ -31,7 +34,7 @@ class Outbox:
 
     async def survey(self, bell: str = "a") -> list[outbox.Session]:
         """Begin a bell."""
-        found = await outbox.survey(self.at.database, self.at.tenant, bell, {}, self.at.now)
+        found = await outbox.survey(self.at.database, self.at.tenant, bell, {}, self.at.now, self.pacing)
         return [due.session for due in found]
 
     async def claim(
@@ -43,7 +46,10 @@ class Outbox:
     ) -> Claimed | None:
         """Claim the next intent, for an engine that has own ids or not."""
         reserved = (id or fresh_id()) if own_ids else None
-        return await outbox.claim(self.at.database, await self.session(), bell, reserved, self.at.now)
+        session, now = await self.session(), self.at.now
+        found = await outbox.claim(self.at.database, session, bell, reserved, now, self.pacing)
+        assert not isinstance(found, Composing | Loading)
+        return found
 
     async def must_claim(self, bell: str = "a", **more: Any) -> Claimed:
         """Claim, where there is something to claim."""

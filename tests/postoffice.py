@@ -14,6 +14,7 @@ from databases import Database as Urls
 from outboxes import Outbox
 from receiver import Receiver
 from shop import Shop, shop
+from unpaced import PACING, files
 from wsm.config import WahaServer
 from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName
 from wsm.gateway.waha import Gateways, webhook_config
@@ -21,6 +22,7 @@ from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
 from wsm.sandbox.waha.faults import Fault, Wrong
 from wsm.store import fleet
 from wsm.store.database import Database
+from wsm.store.paces import Pacing
 from wsm.streams.handover import Bell
 from wsm.streams.keys import Kind
 from wsm.worker.deliver import Deliveries
@@ -33,7 +35,9 @@ _numbers = itertools.count(1)
 class PostOffice(Outbox):
     """A shop, its WAHA, and bells to deliver with."""
 
-    def __init__(self, at: Shop, waha: WahaSandbox, hook: Receiver, gateways: Gateways) -> None:
+    def __init__(
+        self, at: Shop, waha: WahaSandbox, hook: Receiver, gateways: Gateways, pacing: Pacing = PACING
+    ) -> None:
         super().__init__(at)
         self.waha = waha
         self.hook = hook
@@ -47,6 +51,8 @@ class PostOffice(Outbox):
             monotonic=lambda: self.monotonic(),  # noqa: PLW0108 (a test replaces it)
             start_within=timedelta(seconds=4),
             evidence=EVIDENCE,
+            pacing=pacing,
+            files=files(at.database, gateways, self.clock),
         )
 
     def clock(self) -> datetime:

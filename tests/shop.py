@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from databases import Database as Urls
+from wsm.core.content import Content, SendClass
 from wsm.core.events import Origin
 from wsm.core.ids import DEFAULT_SERVER, ChatAddress, ChatId, EntryId, SessionAddress, SessionName, TenantId
 from wsm.store import fleet, reads
 from wsm.store.database import Database
 from wsm.streams.handover import Bell, Entry
 from wsm.streams.keys import Kind
-from wsm.wire.waha import close_command
+from wsm.wire.waha import close_command, send_command
 from wsm.worker.turn import Settled, Turns
 
 TENANT = TenantId(1460561546)
@@ -119,6 +120,21 @@ class Shop:
         """Ask to close a chat's ticket, as the command line does."""
         address = ChatAddress(self.tenant, self.address.session, ChatId(f"{phone}@c.us"))
         body = close_command(address, id=f"{next(_numbers):032x}", by="cli")
+        return await self.turn(body, origin=Origin.CLI)
+
+    async def asks_to_send(
+        self,
+        chat: str,
+        content: Content,
+        *,
+        id: str = "",  # noqa: A002
+        send_class: SendClass = SendClass.AGENT,
+        **times: int,
+    ) -> Settled:
+        """Ask to send something, as the command line does."""
+        address = ChatAddress(self.tenant, self.address.session, ChatId(chat))
+        name = id or f"{next(_numbers):032x}"
+        body = send_command(address, content, id=name, by="cli", send_class=send_class, **times)
         return await self.turn(body, origin=Origin.CLI)
 
     async def line(self) -> list[tuple[str, int | None]]:

@@ -22,6 +22,7 @@ from outboxes import Outbox
 from shop import START, Shop
 from wsm.bootstrap import opened
 from wsm.core.ids import TenantId
+from wsm.store import media
 from wsm.store.database import Database, listed
 from wsm.store.queries import QUERIES
 
@@ -67,6 +68,7 @@ _CLOSED = {
     "trouble": ("drift", None),
     "address": ("192.0.2.1",),
     "raw": ("eA==",),
+    "budget": ("reply", None),
 }
 """Words that a column takes, where it takes no others."""
 
@@ -156,6 +158,7 @@ class Strangers:
                     "tickets",
                     "messages",
                     "outbox",
+                    "media",
                 ):
                     query = _NUMBERS.format(table).encode()
                     self._numbers += [number for (number,) in owner.execute(query, [each])]
@@ -224,6 +227,7 @@ class Strangers:
             "bytea": lambda: b"x",
             "jsonb": lambda: "{}",
             "date": START.date,
+            "interval": lambda: timedelta(minutes=10),
             "inet": lambda: "192.0.2.1",
             "timestamp with time zone": lambda: START + timedelta(days=chance.randint(-9, 9)),
         }
@@ -305,3 +309,4 @@ async def _live(at: Shop, words: str, deeds: list[tuple[int, str]]) -> None:
         row = await transaction.row("sessions_named")
         names = {"identifier": f"chip-{words}-{at.tenant}", "identity": f"{words}{at.tenant}"}
         await transaction.run("take_lease", session=row.id, pool="br", **names)
+    await media.put(at.database, at.tenant, words.encode(), mimetype=words, filename=words, now=START)

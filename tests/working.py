@@ -20,10 +20,12 @@ import structlog
 
 from databases import Database as Urls
 from mailboxes import ROOMY
+from unpaced import PACING, files
 from waiting import wait_for
 from wsm.core.events import Origin
 from wsm.core.ids import SessionName, TenantId
 from wsm.gateway.waha import Gateways
+from wsm.sandbox.site import UNPACED
 from wsm.store.database import Database
 from wsm.streams.client import connect
 from wsm.streams.handover import Bell, Handover, Offer
@@ -98,13 +100,16 @@ class Plant:
 
     def deliveries(self) -> Deliveries:
         """Deliveries to a gateway that nobody has configured: everything waits, with a reason."""
+        gateways = Gateways({}, send_timeout_seconds=1)
         return Deliveries(
             self.database,
-            Gateways({}, send_timeout_seconds=1),
+            gateways,
             clock=now,
             monotonic=time.monotonic,
             start_within=timedelta(seconds=4),
             evidence=timedelta(seconds=180),
+            pacing=PACING,
+            files=files(self.database, gateways, now),
         )
 
     async def sweep(self, *, ahead_seconds: float = 0) -> int:
@@ -233,6 +238,7 @@ async def child(
         "DATABASE_URL": urls.app_url,
         "WAHA_URL": "http://127.0.0.1:9",
         "WAHA_API_KEY": "none",
+        "WSM_PACE": UNPACED,
         **settings,
     }
     process = await asyncio.create_subprocess_exec(

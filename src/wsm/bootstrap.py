@@ -6,6 +6,7 @@ and nothing connects on import.
 
 import asyncio
 import os
+import random
 import secrets
 import socket
 import time
@@ -142,15 +143,18 @@ def run_ingest(settings: Settings) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Ring, run bells and ordinary jobs until SIGTERM. Raises BadInput when a setting is missing."""
+    from wsm.gateway.fetch import Fetching  # noqa: PLC0415
     from wsm.gateway.waha import Gateways  # noqa: PLC0415
     from wsm.ingest.server import run  # noqa: PLC0415
     from wsm.store.database import Database  # noqa: PLC0415
+    from wsm.store.paces import Pacing  # noqa: PLC0415
     from wsm.streams.client import connect  # noqa: PLC0415
     from wsm.streams.keys import Kind  # noqa: PLC0415
     from wsm.worker import registration  # noqa: PLC0415
     from wsm.worker.commands import obeyed  # noqa: PLC0415
     from wsm.worker.deliver import Deliveries  # noqa: PLC0415
     from wsm.worker.jobs import Jobs  # noqa: PLC0415
+    from wsm.worker.media import Files  # noqa: PLC0415
     from wsm.worker.turn import Turns  # noqa: PLC0415
     from wsm.worker.worker import Worker  # noqa: PLC0415
 
@@ -181,6 +185,7 @@ def run_worker(settings: Settings) -> None:
                     clock=utc_now,
                     stale_after=timedelta(days=settings.stale_days),
                     answer_backfilled_within=timedelta(minutes=settings.answer_backfilled_minutes),
+                    pace=settings.pace,
                 ),
                 Deliveries(
                     database,
@@ -189,6 +194,15 @@ def run_worker(settings: Settings) -> None:
                     monotonic=time.monotonic,
                     start_within=timedelta(seconds=settings.lease_seconds),
                     evidence=timedelta(seconds=settings.evidence_seconds),
+                    pacing=Pacing(settings.pace, random.random),
+                    files=Files(
+                        database,
+                        gateways,
+                        Fetching(limit_bytes=settings.media_limit_bytes, hosts=settings.media_hosts),
+                        clock=utc_now,
+                        in_flight_bytes=settings.media_in_flight_bytes,
+                        types=settings.media_types,
+                    ),
                 ),
                 slots={Kind.TURN: settings.turn_slots, Kind.DELIVER: settings.deliver_slots},
                 drain_seconds=settings.drain_seconds,
@@ -248,6 +262,7 @@ def run_clock(settings: Settings) -> None:
                 PublishedDirectory(redis),
                 now=utc_now,
                 keep_dedupe=timedelta(days=settings.stale_days),
+                keep_media=timedelta(days=settings.media_days),
             )
             checks = {"redis": _durable(settings, redis), "database": database.ping}
             await stack.enter_async_context(_observed(settings, checks))

@@ -27,6 +27,8 @@ from wsm.core.ids import (
     SessionAddress,
     SessionName,
 )
+from wsm.counter.commands import add_sends
+from wsm.counter.waiting import add_outbox
 from wsm.desk import Desk, tenant_number
 from wsm.switchboard.commands import add_sessions, add_ways
 
@@ -88,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     desk = Desk(_settings)
     _tenant_commands(commands, desk)
     add_sessions(commands, _settings)
+    add_sends(commands, _settings)
+    add_outbox(commands, _settings)
     desk.add_letters(commands)
     _sandbox_commands(commands)
     check = commands.add_parser("check", help="whether the WAHA servers keep logins, and sessions apart")

@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from wsm.core.errors import BadInput
 from wsm.core.exits import Pool, check_pool
+from wsm.core.pacing import Pace
 
 _WELL_KNOWN = {"REDIS_URL": "redis_url", "DATABASE_URL": "database_url"}
 _OF_DEFAULT_SERVER = {"WAHA_URL": "url", "WAHA_API_KEY": "api_key", "WEBHOOK_HMAC_SECRET": "hook_secrets"}
@@ -30,6 +31,8 @@ _TABLES = frozenset({"waha", "exits"})
 _NOT_SETTINGS = frozenset({"WSM_CONFIG"})
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 _QUEUE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
+_MEDIA_TYPE = re.compile(r"[a-z]+/(?:[a-z0-9.+-]+|\*)\Z")
+_MEDIA_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 _SCHEMES = {
     "redis_url": {"redis", "rediss", "redis+sentinel", "unix"},
     "database_url": {"postgresql", "postgres"},
@@ -101,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     waha: dict[str, WahaServer] = {}
     exits: dict[str, Pool] = {}
     webhooks_url: str = ""
+    pace: Pace = Pace()
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -141,6 +145,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starts_per_second: Annotated[float, Meta(gt=0, le=1000)] = 2.0
     send_timeout_seconds: Seconds = 150.0
     evidence_seconds: Seconds = 180.0
+    media_limit_bytes: Annotated[int, Meta(ge=1, le=36 * 1024 * 1024)] = 16 * 1024 * 1024  # WAHA's bodies
+    media_in_flight_bytes: Bytes = 64 * 1024 * 1024
+    media_types: tuple[str, ...] = ()
+    media_hosts: tuple[str, ...] = ()
+    media_days: Annotated[int, Meta(ge=7, le=3650)] = 30  # a campaign waits for 7 days
     stale_days: Annotated[int, Meta(ge=2, le=3650)] = 60  # WAHA repeats for up to 44 hours
     catch_up_after_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     catch_up_hours: Annotated[int, Meta(ge=1, le=720)] = 72
@@ -223,6 +232,15 @@ def _listed(_name: str, text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _inline(name: str, text: str) -> dict[str, Any]:
+    """Read `field = value, field = value`, as TOML's tables are written on a line."""
+    try:
+        found: dict[str, Any] = tomllib.loads(f"it = {{ {text} }}")["it"]
+    except tomllib.TOMLDecodeError:
+        raise BadInput(name, "write it as `field = value` pairs, separated by commas") from None
+    return found
+
+
 def _as_it_is(_name: str, text: str) -> str:
     return text
 
@@ -231,6 +249,9 @@ _FORMS: dict[str, Callable[[str, str], Any]] = {
     "master_keys": _pairs,
     "trusted_proxies": _listed,
     "job_queues": _listed,
+    "pace": _inline,
+    "media_types": _listed,
+    "media_hosts": _listed,
 }
 """How a variable's text is read where the field is not a plain value."""
 
@@ -260,6 +281,11 @@ def _check(settings: Settings) -> None:
         except BadInput as exc:
             raise BadInput(f"exits.{name}.{exc.field}", exc.reason) from None
     _check_sizes(settings)
+    for field in ("first_gap_seconds", "typing_seconds", "campaign_hours"):
+        least, most = getattr(settings.pace, field)
+        if least > most:
+            raise BadInput(f"pace.{field}", "the first of the two is not the smaller one")
+    _check_media(settings)
 
 
 def _check_sizes(settings: Settings) -> None:
@@ -269,6 +295,16 @@ def _check_sizes(settings: Settings) -> None:
     for field in _HOLD_A_BODY:
         if getattr(settings, field) < settings.body_limit_bytes:
             raise BadInput(field, "is less than body_limit_bytes: the longest body would never fit")
+    if settings.media_in_flight_bytes < settings.media_limit_bytes:
+        raise BadInput("media_in_flight_bytes", "is less than media_limit_bytes: such a file would never fit")
+
+
+def _check_media(settings: Settings) -> None:
+    """Refuse entries of lists that would never match anything."""
+    if not all(map(_MEDIA_TYPE.match, settings.media_types)):
+        raise BadInput("media_types", "each is written like image/jpeg or image/*, in small letters")
+    if not all(map(_MEDIA_HOST.match, settings.media_hosts)):
+        raise BadInput("media_hosts", "each is a host's name, or *. and a name, without scheme and port")
 
 
 def _check_server(table: str, server: WahaServer) -> None:

@@ -46,7 +46,10 @@ JOB_SECONDS = Histogram("wsm_job_seconds", "How long they ran, by queue.", ["que
 JOBS_IN_FLIGHT = Gauge("wsm_jobs_in_flight", "Ordinary RQ jobs that this worker runs.")
 ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what became of them.", ["outcome"])
 EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
-SENDS = Counter("wsm_sends", "Outbox intents settled, by class and outcome.", ["intent", "outcome"])
+SENDS = Counter(
+    "wsm_sends", "Outbox intents settled, by class, kind and outcome.", ["intent", "kind", "outcome"]
+)
+LOCKS_SEEN = Counter("wsm_locks", "Times that WhatsApp held a number back, by why.", ["why"])
 
 GATEWAY_REQUESTS = Counter(
     "wsm_gateway_requests", "Calls to gateways, by operation and result.", ["op", "result"]
@@ -75,8 +78,16 @@ PAUSED = Gauge(
     ["by"],
 )
 QUARANTINED = Gauge("wsm_quarantined", "Authentic webhooks that belong to no session; leader alone.")
-OUTBOX_DUE = Gauge("wsm_outbox_due", "Intents whose time has come and that are not settled; leader alone.")
-OUTBOX_AGE = Gauge("wsm_outbox_oldest_age_seconds", "Age of the oldest due intent; leader alone.")
+OUTBOX_DUE = Gauge("wsm_outbox_due", "Sessions whose time to send has come; leader alone.")
+OUTBOX_AGE = Gauge(
+    "wsm_outbox_oldest_age_seconds", "How long the time of the one that waits longest has come; leader alone."
+)
+OUTBOX_WAITING = Gauge(
+    "wsm_outbox_waiting", "Sessions that wait to send, by why, once a minute; leader alone.", ["why"]
+)
+FROZEN = Gauge(
+    "wsm_sessions_frozen", "Sessions that WhatsApp lets write to nobody new, by why; leader alone.", ["why"]
+)
 DIRECTORY_SESSIONS = Gauge("wsm_directory_sessions", "Sessions in the published directory; leader alone.")
 SESSIONS = Gauge("wsm_sessions", "Sessions by the status that was last seen; leader alone.", ["status"])
 SESSION_ALARMS = Gauge(
@@ -89,10 +100,11 @@ SESSION_REPAIRS = Counter(
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
-    GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
+    LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
-    OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS, SESSIONS, SESSION_ALARMS, SESSION_REPAIRS,
+    OUTBOX_DUE, OUTBOX_AGE, OUTBOX_WAITING, FROZEN, DIRECTORY_SESSIONS, SESSIONS,
+    SESSION_ALARMS, SESSION_REPAIRS,
 )  # fmt: skip
 """Every metric of wsm, in the order of the page."""
 

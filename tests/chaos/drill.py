@@ -31,7 +31,7 @@ from wsm.bootstrap import fleet_writes, sessions
 from wsm.core.ids import SessionAddress, TenantId
 from wsm.sandbox.embedded import Embedded
 from wsm.sandbox.exits import ExitProxy, Whoami
-from wsm.sandbox.site import PROCESSES, Site, phone_at, site
+from wsm.sandbox.site import PROCESSES, UNPACED, Site, phone_at, site
 from wsm.sandbox.waha.control import Phone
 from wsm.store import fleet
 
@@ -111,6 +111,7 @@ async def _site(ground: Ground) -> AsyncIterator[Site]:
         changed = {
             "DATABASE_URL": ground.database.app_url,
             "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
+            "WSM_PACE": UNPACED,
             "WSM_CONFIG": str(pool),
             "WSM_STARTS_PER_SECOND": "100",
             "WSM_CATCH_UP_AFTER_SECONDS": "1",

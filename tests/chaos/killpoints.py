@@ -26,6 +26,7 @@ WAY = (
     "wsm.worker.worker",
     "wsm.store.database",
     "wsm.store.fleet",
+    "wsm.store.intents",
     "wsm.store.lane",
     "wsm.store.leadership",
     "wsm.store.months",
@@ -33,6 +34,7 @@ WAY = (
     "wsm.gateway.clients",
     "wsm.gateway.history",
     "wsm.gateway.server",
+    "wsm.gateway.session",
     "wsm.gateway.waha",
     "wsm.clock.clock",
 )
@@ -40,6 +42,9 @@ WAY = (
 
 ASIDE = {
     "wsm.gateway.environment": "asks what a server was started with, for commands of people",
+    "wsm.gateway.fetch": "fetches files before anything is claimed; a death there changes nothing",
+    "wsm.store.media": "keeps files to send, for commands of people and before anything is claimed",
+    "wsm.worker.media": "loads files before anything is claimed",
     "wsm.ingest.ops": "writes pages for those who watch, beside the webhooks",
     "wsm.ingest.security": "writes log lines of refused requests, beside the requests",
     "wsm.store.catchup": "keeps what was heard of sessions, beside the messages",

@@ -14,7 +14,7 @@ from chaos.cables import Cable
 from e2e.town import Ground, Town
 from wsm.core.ids import TenantId
 from wsm.sandbox.servers import POSTGRES_PORT
-from wsm.sandbox.site import site
+from wsm.sandbox.site import UNPACED, site
 from wsm.sandbox.supervisor import Child
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
 from wsm.sandbox.waha.control import Phone
@@ -82,6 +82,7 @@ async def stand(
             "REDIS_URL": f"unix://{quote(str(sockets / 'redis'))}",
             "DATABASE_URL": through(ground.database.app_url),
             "WSM_SYSTEM_DATABASE_URL": through(ground.database.system_url),
+            "WSM_PACE": UNPACED,
             **SETTINGS,
             **(changed or {}),
         }

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from e2e.town import Ground
 from ingesting import connected
+from unpaced import PACING, files
 from waiting import wait_for
 from wsm.bootstrap import handover
 from wsm.clock.clock import Clock
@@ -144,6 +145,7 @@ async def house(
             board,
             now=at.now,
             keep_dedupe=STALE_AFTER,
+            keep_media=STALE_AFTER,
         )
         await clock.tick()
         directory = LiveDirectory(version=board.version, read=board.read, master_keys={KID: MASTER_KEY})
@@ -165,6 +167,8 @@ async def house(
             monotonic=time.monotonic,
             start_within=timedelta(seconds=4),
             evidence=timedelta(seconds=180),
+            pacing=PACING,
+            files=files(app, gateways, at.now),
         )
         turns = Turns(app, clock=at.now, stale_after=STALE_AFTER)
         slots = {Kind.TURN: 10, Kind.DELIVER: 10}

@@ -13,6 +13,7 @@ from databases import Database
 from waiting import wait_for
 from wsm.core.ids import SessionAddress, SessionName, TenantId
 from wsm.core.templates import DEFAULT_LOCALE, render
+from wsm.sandbox.site import UNPACED
 from wsm.sandbox.supervisor import Child, Supervisor, free_ports
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.server import WahaSandbox
@@ -69,6 +70,7 @@ async def test_what_compose_starts_serves_a_customer_through_the_shared_hook(
         "REDIS_URL": redis_url,
         "DATABASE_URL": database.app_url,
         "WSM_SYSTEM_DATABASE_URL": database.system_url,
+        "WSM_PACE": UNPACED,
         "WSM_OWNER_DATABASE_URL": database.owner_url,
         "WSM_HOST": "127.0.0.1",
     }

@@ -38,7 +38,7 @@ from integration.test_metric_bounds import check_words
 from waiting import wait_for
 from wsm.core.ids import SessionAddress
 from wsm.sandbox.servers import command_line
-from wsm.sandbox.site import PROCESSES
+from wsm.sandbox.site import PROCESSES, UNPACED
 from wsm.sandbox.waha.asgi import Answer, Request
 from wsm.sandbox.waha.faults import Wrong
 from wsm.telemetry import OPS_PAGES
@@ -63,6 +63,7 @@ async def test_no_canary_is_heard_anywhere(ground: Ground) -> None:
         for name, url in {
             "DATABASE_URL": ground.database.app_url,
             "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
+            "WSM_PACE": UNPACED,
         }.items()
     }
     changed = {

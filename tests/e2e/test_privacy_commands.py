@@ -25,6 +25,7 @@ from e2e.town import YOUR_TURN, Ground, Town, town
 from echo import SHAPES, echo
 from mailboxes import START_MS, opened
 from wsm.cli import _parser
+from wsm.counter.kinds import KINDS
 from wsm.desk import tenant_number
 from wsm.sandbox.exits import Claims, Dead, ExitProxy, Refuses, Whoami
 from wsm.streams import keys
@@ -40,6 +41,7 @@ FOR_THAT = {
     "line close": {"phone 0"},
     "dead show": {"text", "phone 0"},
     "quarantine show": {"text", "phone 0"},
+    **{f"send {kind}": {"phone 0"} for kind in KINDS},
 }
 """What a command is there to show."""
 AWAY = {
@@ -81,7 +83,7 @@ class Room:
         answer = await asyncio.to_thread(self._ask, json.dumps(asked))
         code, said = answer["code"], str(answer["said"])
         assert code == ends, f"{words}: {said}"
-        command = next(name for name in leaves() if " ".join(map(str, words)).startswith(name))
+        command = command_of([*map(str, words)])
         self.commands.add(command)
         known = {**canaries(self.at), "exit password": EXIT_PASSWORD}
         heard = {what for what, canary in known.items() if canary in said} - FOR_THAT.get(command, set())
@@ -90,7 +92,7 @@ class Room:
 
     async def tries(self, command: str) -> None:
         """Run a command that has no script here with all that it asks for, for a while, however it ends."""
-        words = [*command.split(), *given(command)]
+        words = given(command)
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-X", "utf8", "-m", "wsm", *words),
             env={**ENVIRON, **os.environ},
@@ -108,17 +110,42 @@ class Room:
 
 
 def given(command: str) -> list[str]:
-    """Something for every argument that a command must have."""
-    parser = _parser()
+    """The words of a command, with something for every argument that it must have."""
+    parser, words = _parser(), []
     for word in command.split():
-        [verbs] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-        parser = verbs.choices[word]
-    words = []
-    for action in parser._actions:
-        if action.required or (not action.option_strings and action.nargs is None):
-            value = str(SHOP) if action.type is tenant_number else "5511900000009"
-            words += [*action.option_strings[:1], *([] if action.nargs == 0 else [value])]
-    return words
+        verbs, before = verbs_of(parser)
+        words += [*(value for action in before for value in something(action)), word]
+        parser = verbs[word]
+    return words + [value for action in parser._actions for value in something(action)]
+
+
+def something(action: argparse.Action) -> list[str]:
+    """A value for an argument, if it must have one."""
+    if not (action.required or (not action.option_strings and action.nargs is None)):
+        return []
+    value = str(SHOP) if action.type is tenant_number else "5511900000009"
+    return [*action.option_strings[:1], *([] if action.nargs == 0 else [value])]
+
+
+def command_of(words: list[str]) -> str:
+    """The name of the command that words call: what stands before its verbs is no part of it."""
+    parser, path = _parser(), []
+    while (found := verbs_of(parser))[0]:
+        verbs, before = found
+        words = words[len(before) :]
+        path.append(words[0])
+        parser, words = verbs[words[0]], words[1:]
+    return " ".join(path)
+
+
+def verbs_of(
+    parser: argparse.ArgumentParser,
+) -> tuple[dict[str, argparse.ArgumentParser], list[argparse.Action]]:
+    """The verbs of a parser, and the arguments that stand before them; none if it has no verbs."""
+    for at, action in enumerate(parser._actions):
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices, [each for each in parser._actions[:at] if not each.option_strings]
+    return {}, []
 
 
 def leaves(parser: argparse.ArgumentParser | None = None, path: str = "") -> Iterator[str]:
@@ -167,6 +194,7 @@ async def test_no_command_tells_what_it_is_not_there_for(
         await of_sessions(room, proxy)
         await at.quiet()
         await of_letters(room)
+        await of_sends(room, tmp_path)
         await of_nobody(room)
         for command in {*leaves()} - LONG_RUNNING - room.commands:
             await room.tries(command)
@@ -215,6 +243,40 @@ async def of_sessions(room: Room, proxy: ExitProxy) -> None:
     for verb in ("start", "show", "qr", "restart", "stop", "start", "logout", "delete"):
         await room.run("session", verb, *named)
     await room.run("session", "list", SHOP)
+
+
+async def of_sends(room: Room, folder: Path) -> None:
+    """What is said in a message is not said by who takes it, and a refusal repeats none of it."""
+    to, file = (SHOP, PHONES[0]), folder / "nota.pdf"
+    file.write_bytes(b"%PDF-1.7 " + TEXT.encode())
+    for words in (
+        ("text", TEXT),
+        ("image", "--url", f"https://example.com/{PASSWORD}", "--caption", TEXT),
+        ("file", "--file", file),
+        ("contact", NAME, PHONES[1]),
+        ("poll", TEXT, "a", "b"),
+        ("location", "1.5", "-2.5", "--title", TEXT),
+        ("seen",),
+        ("typing",),
+    ):
+        await room.run("send", *to, *words)
+    for words, ends in (
+        (("poll", TEXT, TEXT), 2),
+        (("contact", NAME, f"{PHONES[1]}x"), 2),
+        (("reaction", "3EB0", TEXT), 2),
+        (("edit", "3EB0", TEXT), 2),
+        (("delete", f"true_{PHONES[0]}@c.us_3EB0"), 2),
+        (("image", "--url", f"https://wsm:{PASSWORD}@example.com/"), 2),
+        (("image", "--url", f"http://127.0.0.1/{PASSWORD}"), 2),
+        (("voice", "--file", file), 2),
+        (("video", "--stored", "99"), 1),
+        (("text", TEXT, "--key", f"{TEXT}\n"), 2),
+        (("reply", "3EB0", TEXT), 2),
+    ):
+        await room.run("send", *to, *words, ends=ends)
+    await room.run("media", "add", SHOP, file)
+    await room.run("media", "list", SHOP)
+    await room.run("media", "add", SHOP, folder / "nowhere", ends=2)
 
 
 async def of_letters(room: Room) -> None:

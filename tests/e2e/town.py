@@ -29,7 +29,7 @@ from wsm.bootstrap import front_door
 from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
 from wsm.sandbox.embedded import Embedded
-from wsm.sandbox.site import Site, site
+from wsm.sandbox.site import UNPACED, Site, site
 from wsm.sandbox.supervisor import Child
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
 from wsm.sandbox.waha.control import Phone
@@ -314,6 +314,7 @@ async def town(
     own = {
         "DATABASE_URL": ground.database.app_url,
         "WSM_SYSTEM_DATABASE_URL": ground.database.system_url,
+        "WSM_PACE": UNPACED,
         **QUICK,
         **(changed or {}),
     }

@@ -52,6 +52,7 @@ class Clockwork:
             self.published,
             now=lambda: self.now,
             keep_dedupe=KEEP,
+            keep_media=KEEP,
         )
 
 
@@ -247,7 +248,8 @@ async def _intend(at: Plant, tenant: int, not_before: datetime) -> None:
         with contact as (insert into contacts (tenant_id) values (%(t)s) returning id),
         talk as (insert into conversations (tenant_id, session_id, contact_id, chat_id, kind)
                  select %(t)s, s.id, contact.id, '5511900000001@c.us', 'direct' from sessions s, contact
-                 returning id, session_id)
+                 returning id, session_id),
+        paced as (insert into pace (tenant_id, session_id, due_at) select %(t)s, session_id, %(at)s from talk)
         insert into outbox
             (tenant_id, session_id, conversation_id, class, intent_key, not_before, expires_at, created_at)
         select %(t)s, session_id, id, 'turn', 'turn:1', %(at)s, %(at)s + interval '1 day', %(at)s from talk

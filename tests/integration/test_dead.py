@@ -176,6 +176,7 @@ async def test_the_clock_says_who_was_stopped(redis_url: str, database: Urls) ->
             PublishedDirectory(at.handover._redis),
             now=now,
             keep_dedupe=timedelta(days=60),
+            keep_media=timedelta(days=30),
         )
         with structlog.testing.capture_logs() as lines:
             await clock.tick()

@@ -16,7 +16,7 @@ from wsm.worker import deliver
 
 ANA, BIA, CAIO = "5511900000001", "5511900000002", "5511900000003"
 TURN = "Chegou a sua vez! Você está sendo atendido agora."
-FAULTS = {f"551190000002{number}": kind for number, kind in enumerate(Wrong) if kind.passes}
+FAULTS = {f"55119000001{number:02}": kind for number, kind in enumerate(Wrong) if kind.passes}
 SECONDS = {Wrong.HANG: 0.6, Wrong.HANG_AFTER: 0.6, Wrong.FAIL_THEN_SEND: 1.2}
 
 

@@ -30,6 +30,7 @@ from scripted_gateway import (
     trickles,
 )
 from waiting import wait_for
+from wsm.core.content import Target, Text
 from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
 from wsm.core.ids import BareId, ServerName
 from wsm.gateway.history import ALL_CHATS
@@ -110,14 +111,15 @@ async def test_a_server_that_is_not_configured_is_unavailable() -> None:
 
 async def test_a_send_says_what_it_was_told() -> None:
     async with gateway() as (behind, session):
-        assert await session.send_text(CHAT, TEXT, id=BareId("ABC"), reply_to="false_1@c.us_X") == "3EB0"
+        answer, answered = Text(text=TEXT, reply_to=BareId("X")), Target(BareId("X"), from_me=False)
+        assert await session.send(CHAT, answer, id=BareId("ABC"), target=answered) == "3EB0"
         (asked,) = behind.asked
         assert json.loads(asked.body) == {
             "session": "user_1460561546",
             "chatId": CHAT,
             "text": TEXT,
             "id": "ABC",
-            "reply_to": "false_1@c.us_X",
+            "reply_to": f"false_{CHAT}_X",
         }
         assert asked.headers["x-api-key"] == KEY
         await session.send_text(CHAT, TEXT)

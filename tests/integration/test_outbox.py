@@ -136,19 +136,19 @@ async def test_in_order_per_chat_one_in_flight_per_session_and_others_pass_a_dou
         at.later(1)
         await at.close(ANA)
         first = await box.must_claim()
-        assert first.chat.startswith(CAIO), "what ANA and BIA were to be told first is not true any more"
+        assert (first.chat.partition("@")[0], first.intent) == (BIA, "turn"), "a turn before places"
         assert await box.claim() is None, "one in flight"
         await box.settle(first, Outcome(INDETERMINATE, "?", not_before=at.now + timedelta(seconds=2)))
         at.later(1)
         await at.close(BIA)
         await at.turn(at.says(BIA, "voltei"))
         second = await box.must_claim()
-        assert second.chat.startswith(BIA), "a doubt holds up its own chat alone"
+        assert second.chat.startswith(CAIO), "a doubt holds up its own chat alone"
         await box.sent(second)
-        assert await box.claim() is None, "what CAIO is told next waits for the doubt"
+        assert await box.claim() is None, "what BIA is told next waits for the doubt"
         await box.sent(first)
         third = await box.must_claim()
-        assert (third.chat.partition("@")[0], third.intent) == (CAIO, "turn")
+        assert (third.chat.partition("@")[0], third.intent) == (BIA, "place")
 
 
 async def test_moves_of_the_line_before_the_first_is_told_are_told_once_and_truly(database: Urls) -> None:

@@ -13,6 +13,19 @@ from echo import SHAPES, Shape, echo
 from wsm import telemetry
 from wsm.config import Settings, WahaServer
 from wsm.control.moves import Keys
+from wsm.core.content import (
+    Contact,
+    Content,
+    Edit,
+    File,
+    Loaded,
+    MediaSource,
+    Poll,
+    Reaction,
+    Revoke,
+    Target,
+    Text,
+)
 from wsm.core.errors import WsmError
 from wsm.core.exits import Exit, Pool, Way
 from wsm.core.ids import DEFAULT_SERVER, BareId, ChatId, SessionAddress, SessionName, TenantId
@@ -39,7 +52,19 @@ ARGUMENTS: dict[object, object] = {
     int: 1,
     float: 1.0,
     bool: False,
+    Content: Text(text=f"{CANARY} text", reply_to=BareId(CANARY)),
+    Target: Target(BareId(CANARY), from_me=True, participant=ChatId(f"{PHONE}@c.us")),
+    Loaded: Loaded(CANARY.encode(), f"{CANARY}/type", f"{CANARY}{PHONE}.pdf"),
 }
+SOURCE = MediaSource(url=f"https://127.0.0.1/{CANARY}{PHONE}", filename=f"{CANARY}{PHONE}.pdf")
+CONTENTS: tuple[Content, ...] = (
+    File(media=SOURCE, caption=f"{CANARY} text"),
+    Contact(name=CANARY, phone=PHONE),
+    Poll(question=CANARY, options=(CANARY, PHONE)),
+    Reaction(target=BareId(CANARY), emoji=CANARY),
+    Edit(target=BareId(CANARY), text=CANARY),
+    Revoke(target=BareId(CANARY)),
+)
 STATUSES = (200, 301, 401, 407, 422, 500, 503)
 
 
@@ -50,9 +75,10 @@ def asked_of(session: WahaSession) -> list[Coroutine[Any, Any, object]]:
         if not name.startswith("_"):
             hints = typing.get_type_hints(call)
             names = inspect.signature(call).parameters
-            calls.append(
-                call(**{each: ARGUMENTS.get(_plain(hints[each]), f"{CANARY}{PHONE}") for each in names})
-            )
+            given = {each: ARGUMENTS.get(_plain(hints[each]), f"{CANARY}{PHONE}") for each in names}
+            calls.append(call(**given))
+            if "content" in names:
+                calls += [call(**{**given, "content": content}) for content in CONTENTS]
     return calls
 
 

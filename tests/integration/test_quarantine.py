@@ -142,6 +142,7 @@ async def test_a_number_that_is_learned_later_counts_from_the_next_directory_on(
             at.board,
             now=lambda: datetime.now(UTC),
             keep_dedupe=timedelta(days=60),
+            keep_media=timedelta(days=30),
         )
 
         async def learned(phone: str | None) -> None:

@@ -45,7 +45,9 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     special = {
         "master_keys": f"k2:{KEY}", "master_key_id": "k1", "log_level": "error", "redis_durability": "trust",
         "redis_url": "unix:///run/redis.sock", "host": "::", "trusted_proxies": "10.0.0.1, 10.0.0.2",
-        "job_queues": "quick, slow", "webhooks_url": "https://wsm.example/webhooks/waha",
+        "pace": "gap_seconds = 1, first_gap_seconds = [5, 6]", "job_queues": "quick, slow", "webhooks_url": "https://wsm.example/webhooks/waha",
+        "media_types": "image/*, application/pdf", "media_hosts": "cdn.example, *.example.org",
+        "media_in_flight_bytes": "70000000",
     }  # fmt: skip
     number = "7000000" if field.name.endswith("bytes") else "7"
     text = special.get(field.name, "postgresql:///wsm" if field.name.endswith("_url") else number)
@@ -56,7 +58,8 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     environ = {name: value for name, value in GOOD.items() if name not in {"REDIS_URL", "DATABASE_URL"}}
     loaded = getattr(load({**environ, f"WSM_{field.name.upper()}": text}), field.name)
     assert loaded != field.default
-    assert loaded in (text, 7, 7.0, 7000000, {"k2": KEY}, ("10.0.0.1", "10.0.0.2"), ("quick", "slow"))
+    listed = tuple(part.strip() for part in text.split(","))
+    assert loaded in (text, 7, 7.0, 7000000, 70000000, {"k2": KEY}, listed)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,11 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
         ("catch_up_hours", ["0", "721", "-1", "soon"]),
         ("answer_backfilled_minutes", ["-1", "10081"]),
         ("database_connections", ["0"]),
+        ("media_limit_bytes", ["0", "37748737"]),
+        ("media_in_flight_bytes", ["0", "1000"]),
+        ("media_types", ["image", "image/", "*/*", "Image/jpeg", "image/*jpeg"]),
+        ("media_hosts", ["https://a.example", "a.example:443", "*", "*example.org", "a b"]),
+        ("media_days", ["0", "6", "3651"]),
         ("body_limit_bytes", ["0", "-1", "1MiB"]),
         ("accept_timeout_seconds", ["0"]),
         ("header_deadline_seconds", ["0"]),

@@ -15,6 +15,7 @@ import yaml
 import commandline
 from wsm.config import Settings, WahaServer, load
 from wsm.control.servers import judge
+from wsm.core.pacing import Pace
 from wsm.gateway.config import EVENTS
 from wsm.gateway.environment import habits
 
@@ -73,6 +74,8 @@ def test_the_manuals_defaults_are_the_programs() -> None:
     stated = tomllib.loads(manual())
     defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
+    said["pace"] = msgspec.convert(said["pace"], Pace)
+    assert stated["pace"].keys() == {field.name for field in msgspec.structs.fields(Pace)}
     assert said == {name: defaults[name] for name in stated}
     waiting = {"redis_url", "database_url", "system_database_url", "owner_database_url"}
     assert defaults.keys() - stated.keys() == {*waiting, "master_keys", "master_key_id", "waha", "exits"}
@@ -83,7 +86,7 @@ def test_every_setting_is_explained_above_it() -> None:
     for number, line in enumerate(lines):
         if re.match(r"#?[a-z_]+ = ", line):
             block = number
-            while re.match(r"#?[a-z_0-9]+ = |#\[", lines[block]):
+            while re.match(r"#?[a-z_0-9]+ = |#?\[", lines[block]):
                 block -= 1
             assert lines[block].startswith("# "), f"nothing is said of {line}"
 

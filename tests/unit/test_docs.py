@@ -11,6 +11,7 @@ import pytest
 
 import commandline
 from wsm import streams
+from wsm.core import engines, outbox
 from wsm.core.conversation import diagram
 from wsm.streams import keys
 from wsm.telemetry import metrics_page
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *ADRS]
 ROOMS = (
-    "bootstrap", "cli", "clock", "config", "core", "gateway", "ingest", "sandbox", "store", "streams",
-    "telemetry", "wire", "worker",
+    "bootstrap", "cli", "clock", "config", "core", "counter", "gateway", "ingest", "sandbox", "store",
+    "streams", "telemetry", "wire", "worker",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([^`\n]+)`")
@@ -128,9 +129,15 @@ def test_the_page_of_metrics_is_what_the_program_prints() -> None:
     assert (ROOT / "docs" / "METRICS.md").read_text(encoding="utf-8") == metrics_page()
 
 
-def test_the_diagram_is_printed_from_the_table() -> None:
+def test_the_table_of_kinds_is_printed_from_the_code() -> None:
+    lines = (ROOT / "docs" / "SENDING.md").read_text(encoding="utf-8").splitlines()
+    assert "\n".join(line for line in lines if line.startswith("|")) == engines.page()
+
+
+def test_the_diagrams_are_printed_from_their_tables() -> None:
     blocks = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
-    assert [block for kind, block in blocks if kind == "mermaid"] == [diagram() + "\n"]
+    drawn = [diagram() + "\n", outbox.diagram() + "\n"]
+    assert [block for kind, block in blocks if kind == "mermaid"] == drawn
 
 
 # Tables

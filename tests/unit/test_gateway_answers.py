@@ -1,5 +1,6 @@
 """Every engine's answer gives up its facts, and no answer gives more."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from wsm.gateway.answers import (
     reason,
     session_info,
     text_of,
+    until,
 )
 
 GOWS: dict[str, Any] = {"id": "true_1@c.us_3EB0", "_data": {"Info": {"ID": "3EB0"}}}
@@ -77,7 +79,8 @@ def test_an_answer_without_an_id_has_none(answer: object) -> None:
     ],
 )
 def test_a_message_is_read_as_far_as_it_goes(fields: dict[str, Any], ack: int | None, body: str) -> None:
-    assert found(WPP | {"ack": None} | fields) == Found(BareId("3EB0"), ack, body)
+    kind = "text" if body else "other"
+    assert found(WPP | {"ack": None} | fields) == Found(BareId("3EB0"), ack, body, kind)
 
 
 @pytest.mark.parametrize(
@@ -168,3 +171,34 @@ def test_who_is_on_whatsapp_is_named_and_nobody_else(answer: object, who: str | 
 def test_a_text_that_is_missing_is_none(answer: object) -> None:
     assert text_of(answer, "code") is None
     assert text_of({"code": "ABCD-ABCD"}, "code") == "ABCD-ABCD"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"error": {"code": "463", "until": "2026-11-26T12:00:00.000Z"}},
+        {"error": {"code": "463", "until": "2026-11-26T12:00:00"}},
+        {"exception": {"message": "server returned error 463", "until": 1_795_694_400}},
+        {"exception": {"details": {"until": 1_795_694_400_000}}},
+    ],
+)
+def test_the_end_of_a_lock_is_read_wherever_it_stands(answer: object) -> None:
+    assert until(answer) == datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        {"error": "463"},
+        {"error": {"until": None}},
+        {"error": {"until": "soon"}},
+        {"error": {"until": True}},
+        {"exception": {"until": -1}},
+        {"request": {"body": {"error": {"until": 1_795_694_400}}}},
+    ],
+)
+def test_a_lock_that_does_not_say_when_it_ends_has_no_end(answer: object) -> None:
+    assert until(answer) is None

@@ -18,6 +18,7 @@ FIELDS = {
     *(
         "tenant",
         "session",
+        "until",
         "server",
         "bell",
         "entry",

@@ -40,3 +40,20 @@ def test_an_inbox_shows_kinds_their_insides_and_what_became_of_them() -> None:
         ({"kind": "contact"}, "[contact]"),
     ):
         assert inbox_line({**nothing, **received}) == line
+
+
+def test_what_has_not_left_is_shown_with_its_kind_who_asked_and_why() -> None:
+    rows = [
+        SimpleNamespace(created_at=datetime(2026, 11, 20, tzinfo=UTC), intent=of, kind=kind, state=state,
+                        body=body, reason=reason)
+        for of, kind, state, body, reason in (
+            ("turn", "text", "pending", None, None),
+            ("agent", "image", "failed", "", "media: is an empty file"),
+            ("bot", "poll", "pending", "Que\ndia?", "2 before it"),
+        )
+    ]  # fmt: skip
+    assert history_lines([], rows) == [
+        "20 Nov 00:00:00  bot       (turn notice, written when it is sent)  [pending]",
+        "20 Nov 00:00:00  agent      [image]  [failed, media: is an empty file]",
+        "20 Nov 00:00:00  bot       Que\n                           dia? [poll]  [pending, 2 before it]",
+    ]

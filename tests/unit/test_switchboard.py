@@ -50,6 +50,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     has_exit: bool = True
     exit_verified_at: datetime | None = NOW
     exit_trouble: str | None = None
+    frozen_until: datetime | None = None
+    frozen_why: str | None = None
 
 
 def told(row: Row) -> str:

@@ -23,7 +23,7 @@ from wsm.core.events import (
     Source,
 )
 from wsm.core.ids import BareId, ChatId, EntryId, SessionName, TenantId
-from wsm.core.turn import CLOSING_WORD, Conversation, Record, Step, decide
+from wsm.core.turn import CLOSING_WORD, Conversation, Known, Record, Step, decide
 
 SESSION = SessionName("user_1")
 ANA, BIA, GROUP = ChatId("ana@c.us"), ChatId("bia@c.us"), ChatId("familia@g.us")
@@ -321,3 +321,21 @@ def test_what_comes_in_order_is_decided_the_same_in_one_turn_or_in_two(said: lis
     whole, parts = Case(), Case()
     assert whole.turn(*events) == [*parts.turn(*events[:cut]), *parts.turn(*events[cut:])]
     assert {chat: whole.state(chat) for chat in KINDS} == {chat: parts.state(chat) for chat in KINDS}
+
+
+def test_what_an_agent_sent_through_wsm_is_his_and_closes_nothing() -> None:
+    case = Case()
+    case.turn(says(ANA, "oi", 1))
+    sent, bots = BareId("sent"), BareId("bots")
+    steps = decide(
+        [
+            says(ANA, CLOSING_WORD, 2, from_me=True, id=sent, source=Source.API),
+            says(ANA, "bot", 3, from_me=True, id=bots, source=Source.API),
+        ],
+        case.chats,
+        case.line,
+        frozenset({sent, bots}),
+        known=Known(agents=frozenset({sent})),
+    )
+    assert told(steps) == []
+    assert recorded(steps) == [("agent", CLOSING_WORD, False), ("bot", "bot", False)]

@@ -1,8 +1,9 @@
 """The clock: one leader by a lock in the database, others stand by.
 
-Each second the leader sweeps the mailboxes, rings for due deliveries, publishes the directory of sessions
-when it changed, and measures the backlog; each hour it makes the coming month and forgets dedupe rows that
-nothing can repeat any more. Every step may be repeated and may be missed for a while: the next tick does it.
+Each second the leader sweeps the mailboxes, rings for deliveries whose time has come, publishes the directory
+of sessions when it changed, and measures the backlog; each hour it makes the coming month and forgets dedupe
+rows that nothing can repeat any more, and files that nobody sent for long. Every step may be repeated and may
+be missed for a while: the next tick does it.
 """
 
 import asyncio
@@ -12,7 +13,9 @@ from datetime import datetime, timedelta
 
 from wsm.core.errors import Unavailable
 from wsm.core.ids import ServerName, SessionName, TenantId
-from wsm.store import fleet
+from wsm.core.outbox import LOCKS
+from wsm.core.pacing import Why
+from wsm.store import fleet, media
 from wsm.store.database import Database
 from wsm.store.leadership import Leadership
 from wsm.streams.directory import PublishedDirectory
@@ -27,8 +30,10 @@ from wsm.telemetry import (
     DEAD_BYTES,
     DEAD_LETTERS,
     DIRECTORY_SESSIONS,
+    FROZEN,
     OUTBOX_AGE,
     OUTBOX_DUE,
+    OUTBOX_WAITING,
     PAUSED,
     QUARANTINED,
     SWEEPS,
@@ -40,10 +45,15 @@ log = logger("clock")
 
 TICK_SECONDS = 1.0
 HOUSEKEEPING = timedelta(hours=1)
+LOOK_FOR_FORGOTTEN = timedelta(minutes=1)
 
 
 class Clock:
-    """The leader's duties. `keep_dedupe`: how long a repeat may still come (60 days)."""
+    """The leader's duties.
+
+    keep_dedupe  how long a repeat may still come (60 days)
+    keep_media   how long a file is kept that nobody sends
+    """
 
     def __init__(
         self,
@@ -54,6 +64,7 @@ class Clock:
         *,
         now: Callable[[], datetime],
         keep_dedupe: timedelta,
+        keep_media: timedelta,
     ) -> None:
         self._database = database
         self._leadership = leadership
@@ -61,7 +72,9 @@ class Clock:
         self._directory = directory
         self._now = now
         self._keep_dedupe = keep_dedupe
+        self._keep_media = keep_media
         self._kept_house_at: datetime | None = None
+        self._looked_at: datetime | None = None
         self._led = False
         self._stopped: frozenset[TenantId] = frozenset()
 
@@ -94,9 +107,11 @@ class Clock:
             log.info("clock_leads" if leads else "clock_stands_by")
             self._led = leads
             self._stopped = frozenset()  # a new leader says it again
+            self._looked_at = None
             _forget_figures()
         if leads:
-            duties = (self._publish, self._sweep, self._ring_deliveries, self._measure, self._keep_house)
+            duties = (self._publish, self._sweep, self._ring_deliveries, self._look_for_forgotten,
+                      self._measure, self._keep_house)  # fmt: skip
             for duty in duties:
                 await self._attempt(duty)
 
@@ -147,9 +162,26 @@ class Clock:
         """Ring for tenants whose intents are due; PostgreSQL knows them, a lost bell does not matter."""
         now = self._now()
         due = await fleet.due_tenants(self._database, now)
-        OUTBOX_DUE.set(sum(row.intents for row in due))
+        OUTBOX_DUE.set(sum(row.sessions for row in due))
         OUTBOX_AGE.set(max(((now - row.oldest).total_seconds() for row in due), default=0))
         await self._handover.mail(Kind.DELIVER, [TenantId(row.tenant_id) for row in due])
+
+    async def _look_for_forgotten(self) -> None:
+        """Once a minute, ring for who has something to say and no time, and count who waits."""
+        now = self._now()
+        if self._looked_at is not None and now - self._looked_at < LOOK_FOR_FORGOTTEN:
+            return
+        if forgotten := await fleet.forgotten_tenants(self._database):
+            log.warning("deliveries_forgotten", count=len(forgotten))
+            await self._handover.mail(Kind.DELIVER, forgotten)
+        waiting, frozen = await fleet.waiting(self._database, now)
+        by_why = {row.waits: row.sessions for row in waiting}
+        for why in Why:
+            OUTBOX_WAITING.labels(why).set(by_why.get(why, 0))
+        by_lock = {row.why: row.sessions for row in frozen}
+        for lock in LOCKS:
+            FROZEN.labels(lock).set(by_lock.get(lock, 0))
+        self._looked_at = now
 
     async def _measure(self) -> None:
         depth = await self._handover.depth()
@@ -174,13 +206,15 @@ class Clock:
         self._stopped = frozenset(stopped)
 
     async def _keep_house(self) -> None:
-        """Make this month and the next, and forget what no repeat can reach any more."""
+        """Make this month and the next, and forget what no repeat can reach and nobody sends any more."""
         now = self._now()
         if self._kept_house_at is not None and now - self._kept_house_at < HOUSEKEEPING:
             return
         for month in (now, now + timedelta(days=28)):
             await fleet.ensure_month(self._database, month.date())
-        if await fleet.purge_dedupe(self._database, now - self._keep_dedupe) == 0:
+        purged = await fleet.purge_dedupe(self._database, now - self._keep_dedupe)
+        purged += await media.purge(self._database, now - self._keep_media)
+        if purged == 0:
             self._kept_house_at = now  # until then a part with each tick: the sweep must not wait
 
 
@@ -191,5 +225,5 @@ def _forget_figures() -> None:
         *(OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS),
     ):
         gauge.set(0)
-    BACKLOG_TENANTS.clear()
-    PAUSED.clear()
+    for labelled in (BACKLOG_TENANTS, PAUSED, OUTBOX_WAITING, FROZEN):
+        labelled.clear()

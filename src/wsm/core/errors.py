@@ -14,12 +14,15 @@
         ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
         ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
         │   └── ExitFailed       nothing was reached through the session's exit
+        ├── SourceUnavailable    a file that is to be sent cannot be fetched, or kept in memory, just now
         ├── SessionBusy          another process moves this session
         └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
 
 Adapters translate every driver's error into one of these, `from` the original. Each process maps class to
 answer in one table. Anything else that is raised is a bug.
 """
+
+from datetime import datetime
 
 
 class WsmError(Exception):
@@ -60,12 +63,27 @@ class NotFound(Refused):
 
 
 class GatewayRefused(Refused):
-    """The gateway answered that it will not do this; nothing was sent. `status` is its HTTP status."""
+    """The gateway answered that it will not do this; nothing was sent.
 
-    def __init__(self, status: int, reason: str) -> None:
+    status  its HTTP status
+    reason  one word of a closed list
+    retry_after_seconds  what it asks one to wait, where it says so
+    until   when it takes this again, where it says so: the end of WhatsApp's lock
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        retry_after_seconds: float | None = None,
+        until: datetime | None = None,
+    ) -> None:
         super().__init__(f"gateway answered {status}: {reason}")
         self.status = status
         self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+        self.until = until
 
 
 class Unavailable(WsmError):
@@ -98,6 +116,10 @@ class GatewayUnavailable(Unavailable):
 
 class ExitFailed(GatewayUnavailable):
     """The session's exit is dead, refuses the password or hangs; nothing was reached through it."""
+
+
+class SourceUnavailable(Unavailable):
+    """A file that is to be sent cannot be fetched, or there is no room for it, just now; nothing was sent."""
 
 
 class SessionBusy(Unavailable):

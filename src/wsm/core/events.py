@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from wsm.core.content import Content, SendClass
 from wsm.core.ids import BareId, ChatId, EntryId, SessionName, TenantId
 
 
@@ -108,13 +109,19 @@ class MessageReceived(Event, frozen=True, kw_only=True):
 
 
 class MessageAcked(Event, frozen=True, kw_only=True):
-    """A message reached a level: -1 error, 0 pending, 1 server, 2 device, 3 read, 4 played."""
+    """A message reached a level: -1 error, 0 pending, 1 server, 2 device, 3 read, 4 played.
+
+    code, reason  of an error, as WhatsApp says them; until_ms: when it takes such messages again
+    """
 
     chat: ChatId
     id: BareId
     from_me: bool
     level: int
     participant: ChatId | None = None
+    code: str | None = None
+    reason: str | None = None
+    until_ms: int | None = None
 
 
 class MessageEdited(Event, frozen=True, kw_only=True):
@@ -157,11 +164,16 @@ class PollVoted(Event, frozen=True, kw_only=True):
 
 
 class SessionStatusReported(Event, frozen=True, kw_only=True):
-    """The session changed its status at `at_ms`. Statuses are the gateway's words; unknown ones are kept."""
+    """The session changed its status at `at_ms`. Statuses are the gateway's words; unknown ones are kept.
+
+    locked    WhatsApp lets it write to nobody new; locked_until_ms: until then, None where it does not say
+    """
 
     status: str
     at_ms: int
     engine: str | None = None
+    locked: bool = False
+    locked_until_ms: int | None = None
 
 
 class Kept(Event, frozen=True, kw_only=True):
@@ -173,6 +185,23 @@ class CloseAsked(Event, frozen=True, kw_only=True):
 
     chat: ChatId
     by: str
+
+
+class SendAsked(Event, frozen=True, kw_only=True):
+    """Somebody asks to send something into a chat.
+
+    by          who: `cli`, `api` or an agent's name
+    intent_key  names the intent: what bears the same one is sent once
+    not_before_ms, expires_ms  it may leave between these; None: at once, and while its class may wait
+    """
+
+    chat: ChatId
+    by: str
+    content: Content
+    send_class: SendClass
+    intent_key: str
+    not_before_ms: int | None = None
+    expires_ms: int | None = None
 
 
 HistoryEvent = MessageReceived | MessageEdited | MessageRevoked | MessageReacted | PollVoted

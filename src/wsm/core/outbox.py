@@ -1,13 +1,12 @@
 """Intents to say something: what becomes of one, decided from values.
 
-An intent is pending, then sending (claimed by one bell), then sent, failed or dropped. Whatever is not known
-to have left or not to have left is *indeterminate*: evidence settles it, never a blind repeat.
+An intent is pending, then sending (claimed by one bell), then sent, failed or dropped: `TRANSITIONS` has each
+move, and the diagram in ARCHITECTURE.md is printed from it. Whatever is not known to have left or not to have
+left is *indeterminate*: evidence settles it, never a blind repeat.
 
-    pending ──claim──► sending ──answer──► sent
-       ▲  │               │  └──refused──► failed
-       │  └─untrue──► dropped
-       │                  └─crash, time-out, 5xx──► indeterminate ──echo, ack, look-up──► sent
-       └────────nothing found, long after the claim, session WORKING────────┘
+What shows that a message left is its id where it leaves under the one that was reserved, else its words in
+the chat. Where neither would show it, as with a file without an id, absence is no evidence: it is never
+repeated. What may be done twice (a reaction, an edit, a deletion, a sign of reading) is simply done again.
 """
 
 from datetime import datetime, timedelta
@@ -15,13 +14,12 @@ from enum import StrEnum
 
 import msgspec
 
-from wsm.core.errors import GatewayRefused, OutcomeUnknown, WsmError
+from wsm.core.content import Content, Target
+from wsm.core.errors import GatewayRefused, OutcomeUnknown, Refused, WsmError
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
 
-NOTICE_LIFETIME = timedelta(hours=24)
-"""A notice that could not be sent for a day is not sent at all."""
-
 LOOK_UP_AGAIN = timedelta(seconds=2)
+_AFTER_A_LOCK = timedelta(minutes=1)
 _DELAYS_SECONDS = (1, 2, 5, 10, 20, 30)
 _MENDING = 5
 _CANNOT_LOOK = frozenset({"no_such_call", "store_disabled"})
@@ -39,8 +37,90 @@ class IntentState(StrEnum):
     FAILED = "failed"
 
 
+class Trigger(StrEnum):
+    """What moves an intent."""
+
+    CLAIMED = "claimed"
+    ANSWERED = "answered"
+    NOT_SENT = "certainly not sent"
+    REFUSED = "refused"
+    UNKNOWN = "crash, time-out, 5xx"
+    EVIDENCE = "echo, ack, look-up"
+    NOTHING_FOUND = "nothing found in time"
+    GIVEN_UP = "nothing can show it"
+    UNTRUE = "no longer true or wanted"
+    EXPIRED = "expired"
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One row of the table."""
+
+    state: IntentState
+    trigger: Trigger
+    next: IntentState
+
+
+TRANSITIONS = (
+    Transition(IntentState.PENDING, Trigger.CLAIMED, IntentState.SENDING),
+    Transition(IntentState.PENDING, Trigger.UNTRUE, IntentState.DROPPED),
+    Transition(IntentState.PENDING, Trigger.REFUSED, IntentState.FAILED),
+    Transition(IntentState.PENDING, Trigger.EXPIRED, IntentState.FAILED),
+    Transition(IntentState.PENDING, Trigger.EVIDENCE, IntentState.SENT),
+    Transition(IntentState.SENDING, Trigger.ANSWERED, IntentState.SENT),
+    Transition(IntentState.SENDING, Trigger.EVIDENCE, IntentState.SENT),
+    Transition(IntentState.SENDING, Trigger.NOT_SENT, IntentState.PENDING),
+    Transition(IntentState.SENDING, Trigger.REFUSED, IntentState.FAILED),
+    Transition(IntentState.SENDING, Trigger.UNKNOWN, IntentState.INDETERMINATE),
+    Transition(IntentState.INDETERMINATE, Trigger.EVIDENCE, IntentState.SENT),
+    Transition(IntentState.INDETERMINATE, Trigger.NOTHING_FOUND, IntentState.PENDING),
+    Transition(IntentState.INDETERMINATE, Trigger.GIVEN_UP, IntentState.FAILED),
+    Transition(IntentState.INDETERMINATE, Trigger.EXPIRED, IntentState.FAILED),
+    Transition(IntentState.FAILED, Trigger.EVIDENCE, IntentState.SENT),
+    Transition(IntentState.DROPPED, Trigger.EVIDENCE, IntentState.SENT),
+)
+"""Every move that an intent can make. Evidence is believed in whatever state the intent is."""
+
+
+def diagram() -> str:
+    """Print the table as a Mermaid state diagram for ARCHITECTURE.md."""
+    lines = ["stateDiagram-v2", "    [*] --> pending"]
+    lines += [f"    {row.state} --> {row.next}: {row.trigger}" for row in TRANSITIONS]
+    return "\n".join(lines)
+
+
+AGAIN = frozenset({"reaction", "edit", "revoke", "seen", "typing"})
+"""Kinds that may be done twice: the second changes nothing."""
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """WhatsApp holds a number back. why: one of `LOCKS`; until: as far as it said."""
+
+    why: str
+    until: datetime | None = None
+
+
+REACHOUT_TIMELOCK, RATE_LIMITED = "reachout_timelock", "rate_limited"
+LOCKS = (REACHOUT_TIMELOCK, RATE_LIMITED)
+"""It may write to nobody new (463); it was too fast (429)."""
+
+
+class Composing(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody is to be shown to type in a chat. seen: what he wrote was handled, and is marked as read."""
+
+    address: SessionAddress
+    chat: ChatId
+    seen: bool
+
+
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """An intent claimed for the `attempt`-th time (1 …): `text` was true in the moment of the claim."""
+    """An intent claimed for the `attempt`-th time (1 …): `text` was true in the moment of the claim.
+
+    text     what the history shows of it
+    content  what to send; None: the text
+    target   the message that it answers or acts on
+    cold     its correspondent never wrote
+    typed    somebody was shown to type it
+    """
 
     id: int
     address: SessionAddress
@@ -50,10 +130,25 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     reserved_id: BareId | None
     attempt: int
+    kind: str = "text"
+    content: Content | None = None
+    target: Target | None = None
+    cold: bool = False
+    typed: bool = False
+
+
+class Loading(msgspec.Struct, frozen=True, kw_only=True):
+    """An intent that would be next, and needs a file at hand before it is claimed."""
+
+    id: int
+    content: Content
 
 
 class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
-    """An indeterminate intent that waits for evidence of its last attempt."""
+    """An indeterminate intent that waits for evidence of its last attempt.
+
+    by_id  it left under `reserved_id`, if it left; else only its words would show it
+    """
 
     id: int
     address: SessionAddress
@@ -65,28 +160,46 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
     reserved_id: BareId | None
     claimed_at: datetime
     attempt: int
+    kind: str = "text"
+    by_id: bool = True
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether a look-up that finds nothing, long after the claim, proves that nothing left."""
+        return self.by_id or self.kind == "text"
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of an attempt. not_before: when the intent may be looked at again."""
+    """What became of an attempt. not_before: when the intent may be looked at again. lock: what it showed."""
 
     state: IntentState
     reason: str = ""
     bare_id: BareId | None = None
     not_before: datetime | None = None
+    lock: Lock | None = None
 
 
-def after_error(error: WsmError, *, attempt: int, now: datetime) -> Outcome:
+def after_error(
+    error: WsmError, *, attempt: int, now: datetime, cold: bool = False, kind: str = "text"
+) -> Outcome:
     """Decide what an attempt that raised has come to.
 
     A gateway that is away, or refuses for a reason that somebody can mend (a wrong key, a missing session),
-    delays the intent; any other refusal ends it; an unknown outcome waits for evidence.
+    delays the intent; any other refusal ends it; an unknown outcome waits for evidence. What WhatsApp holds
+    back is not tried again where its correspondent never wrote (`cold`): to insist makes it worse.
     """
+    until = error.until if isinstance(error, GatewayRefused) else None
+    lock = next((Lock(why, until) for why in LOCKS if why in str(error)), None)
+    if isinstance(error, OutcomeUnknown) and kind in AGAIN:
+        return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt), lock=lock)
     if isinstance(error, OutcomeUnknown):
-        return Outcome(IntentState.INDETERMINATE, str(error), not_before=now + LOOK_UP_AGAIN)
-    if isinstance(error, GatewayRefused) and error.status not in _MENDABLE_STATUSES:
-        return Outcome(IntentState.FAILED, str(error))
-    return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt))
+        return Outcome(IntentState.INDETERMINATE, str(error), not_before=now + LOOK_UP_AGAIN, lock=lock)
+    slowed = lock is not None and lock.why == RATE_LIMITED and not cold
+    mendable = isinstance(error, GatewayRefused) and (slowed or error.status in _MENDABLE_STATUSES)
+    if isinstance(error, Refused) and (not mendable or (lock is not None and cold)):
+        return Outcome(IntentState.FAILED, str(error), lock=lock)
+    later = delay(attempt) if lock is None else _AFTER_A_LOCK
+    return Outcome(IntentState.PENDING, str(error), not_before=now + later, lock=lock)
 
 
 def delay(attempt: int) -> timedelta:
@@ -105,6 +218,8 @@ def after_look_up(
     if found is not None:
         return Outcome(IntentState.SENT, bare_id=found)
     if working and now >= doubt.claimed_at + evidence:
+        if not doubt.may_be_repeated:
+            return Outcome(IntentState.FAILED, "outcome unknown: nothing would show that it left")
         return Outcome(IntentState.PENDING, "nothing was sent", not_before=now)
     return Outcome(IntentState.INDETERMINATE, "no evidence yet", not_before=now + LOOK_UP_AGAIN)
 

@@ -20,6 +20,9 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "update": "A fila andou: agora você é o nº {place}.",
         "next": "A fila andou: você é o próximo (nº {place}). Fique por perto, por favor.",
         "turn": "Chegou a sua vez! Você está sendo atendido agora.",
+        "opted_out": "Pronto: você não receberá mais mensagens automáticas. Para voltar a receber, "
+        "responda VOLTAR.",
+        "opted_in": "Pronto: você voltará a receber nossas mensagens. Para parar, responda SAIR.",
     },
     "en": {
         "entry": "We have received your message. You are number {place} in line. "
@@ -27,6 +30,8 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "update": "The line has moved: you are now number {place}.",
         "next": "The line has moved: you are next (number {place}). Please stay close.",
         "turn": "It is your turn! You are being served now.",
+        "opted_out": "Done: you will get no more automatic messages. To get them again, reply START.",
+        "opted_in": "Done: you will get our messages again. To stop them, reply STOP.",
     },
 }
 

@@ -1,6 +1,9 @@
 """HTTP to the gateways: one client per session, one cap and one breaker per server.
 
-    waha     the calls: one `WahaSession` is one tenant's one session, and there is no other way to call
+    waha     all servers of a process, and their sessions
+    session  the calls: one `WahaSession` is one tenant's one session, and there is no other way to call
+    sending  what it is asked for each kind of thing that can be sent
+    fetch    files from URLs that somebody gave us, through a session's exit
     history  what a gateway keeps of a session's chats, page by page
     login    what a session asks for that is to be paired: codes and passkeys
     config   the configuration that a session is created with

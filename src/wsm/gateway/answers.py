@@ -6,14 +6,23 @@ by their own words alone, never by the request that WAHA repeats in them.
 """
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
 from wsm.core.ids import BareId, ChatId
+from wsm.core.moments import moment
 from wsm.wire.waha import chat_id, message_id
+from wsm.wire.waha_body import milliseconds
+from wsm.wire.waha_content import kind
 
 _LEVELS = range(-1, 5)
+_LONGEST_WAIT_SECONDS = 7 * 86_400.0
+"""That is believed: a lock for new contacts lasts for days."""
 _REASONS = (
     (re.compile(r"\berror 463\b"), "reachout_timelock"),
     (re.compile(r"rate-overlimit|\berror 429\b", re.IGNORECASE), "rate_limited"),
@@ -46,6 +55,7 @@ class Found(msgspec.Struct, frozen=True):
     id: BareId
     ack: int | None
     body: str
+    kind: str = "text"
 
 
 class SessionInfo(msgspec.Struct, frozen=True):
@@ -84,7 +94,7 @@ def found(answer: object) -> Found | None:
         return None
     ack, body = message.get("ack"), message.get("body")
     level = ack if isinstance(ack, int) and not isinstance(ack, bool) and ack in _LEVELS else None
-    return Found(id_, level, body if isinstance(body, str) else "")
+    return Found(id_, level, body if isinstance(body, str) else "", kind(message))
 
 
 def chat(answer: object) -> tuple[ChatId, int | None] | None:
@@ -137,6 +147,32 @@ def reason(status: int, answer: object) -> str:
     return next((word for pattern, word in _REASONS if pattern.search(words)), None) or _BY_STATUS.get(
         status, "refused"
     )
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After: seconds, or a date as far from the answer's own; None where it makes no sense."""
+    said = headers.get("retry-after", "").strip()
+    if said.isascii() and said.isdigit():
+        return min(float(said), _LONGEST_WAIT_SECONDS)
+    try:
+        wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    return min(max(0.0, wait.total_seconds()), _LONGEST_WAIT_SECONDS)
+
+
+def until(answer: object) -> datetime | None:
+    """Find when WhatsApp's lock ends: `until` beside the code or in its details, as a time or a timestamp."""
+    exception = _table(_table(answer).get("exception"))
+    for place in (_table(answer).get("error"), exception, exception.get("details")):
+        said = _table(place).get("until")
+        if isinstance(said, str):
+            with suppress(ValueError):
+                at = datetime.fromisoformat(said)
+                return at if at.tzinfo else at.replace(tzinfo=UTC)
+        if (at_ms := milliseconds(said)) is not None:
+            return moment(at_ms)
+    return None
 
 
 def _words(refusal: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 A call ends in an answer or in one of three errors, whose texts are fit for a log: WAHA repeats our requests
 in its errors, with the text of the message and every secret, so nothing of a body is ever passed on.
 
-    GatewayRefused      4xx, 501, and WhatsApp's own no (463): nothing was done
+    GatewayRefused      4xx, 501, and WhatsApp's own no (463, 429): nothing was done
     GatewayUnavailable  no connection, no free slot, circuit open, redirect, session not working: nothing was
                         done; and all of the next line for a call that changes nothing
     OutcomeUnknown      time-out, broken connection, 5xx, unreadable answer
@@ -11,7 +11,7 @@ in its errors, with the text of the message and every secret, so nothing of a bo
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,7 +32,8 @@ _ANSWER_BYTES = 16 * 1024 * 1024
 _SLOT_SECONDS = 1.0
 _HUNG_SECONDS = 5.0
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-_REFUSED_FOR_GOOD = frozenset({"reachout_timelock"})
+_WHATSAPP_REFUSED = frozenset({"reachout_timelock", "rate_limited"})
+"""Inside of a 500: WhatsApp's own no, to the message itself or before it was made."""
 _NOT_IMPLEMENTED = 501
 _GATEWAY_ERRORS = frozenset({502, 503, 504})
 
@@ -126,7 +127,7 @@ class Server:
         signal = Signal.ABANDONED
         try:
             async with self._slot():
-                status, content = await _exchange(client, call)
+                status, headers, content = await _exchange(client, call)
             signal = Signal.FAILED if status in _GATEWAY_ERRORS else Signal.ANSWERED
         except (Transient, OutcomeUnknown) as exc:
             if not (has_exit and isinstance(exc, NotReached)):
@@ -136,7 +137,7 @@ class Server:
             self._breaker.tell(signal)
             if self._breaker.circuit is not before:
                 log.warning("gateway_circuit", server=self.name, before=before, now=self._breaker.circuit)
-        return _judged(call, status, content)
+        return _judged(call, status, headers, content)
 
 
 class _Departure:
@@ -158,8 +159,8 @@ class _Departure:
             self.limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
 
 
-async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
-    """Send and read: the status and the body, whatever they are."""
+async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, httpx.Headers, bytes]:
+    """Send and read: the status, the headers and the body, whatever they are."""
     limits = httpx.Timeout(call.seconds, connect=CONNECT_SECONDS)
     headers = {"Accept": call.accept}
     if call.body is not None:
@@ -189,10 +190,10 @@ async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, bytes]:
         if departure.is_over:
             raise _broken(call, exc) from exc
         raise NotReached(f"not reached: {type(exc).__name__}") from exc
-    return response.status_code, content
+    return response.status_code, response.headers, content
 
 
-def _judged(call: Call, status: int, content: bytes) -> Answer:
+def _judged(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
     """Say what an answer means."""
     answer = Answer(content)
     if httpx.codes.is_success(status):
@@ -201,11 +202,17 @@ def _judged(call: Call, status: int, content: bytes) -> Answer:
         raise GatewayUnavailable(f"gateway answered {status}: redirected")
     if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         raise GatewayUnavailable("the exit refuses the password")
-    reason = answers.reason(status, answer.json())
+    refusal = answer.json()
+    reason = answers.reason(status, refusal)
     if reason == "session_not_working":
         raise GatewayUnavailable(f"gateway answered {status}: {reason}")
-    if httpx.codes.is_client_error(status) or status == _NOT_IMPLEMENTED or reason in _REFUSED_FOR_GOOD:
-        raise GatewayRefused(status, reason)
+    if httpx.codes.is_client_error(status) or status == _NOT_IMPLEMENTED or reason in _WHATSAPP_REFUSED:
+        raise GatewayRefused(
+            status,
+            reason,
+            retry_after_seconds=answers.seconds_to_wait(headers),
+            until=answers.until(refusal),
+        )
     raise _uncertain(call, f"gateway answered {status}: {reason}")
 
 

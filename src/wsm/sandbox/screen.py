@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wsm.core.pacing import in_words
+
 _COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _ACKS = {0: "sent", 1: "sent ✓", 2: "delivered ✓✓", 3: "read ✓✓", 4: "played ✓✓"}
 _MARKS = {"edit": "edited: ", "revoke": "deleted a message", "reaction": "reacted ", "vote": "voted: "}
@@ -42,10 +44,12 @@ def history_lines(messages: Sequence[Any], unsent: Sequence[Any]) -> list[str]:
     """Write a chat as its people see it, with delivery states; then what has not become a message."""
     lines = [_message(row) for row in messages]
     for row in unsent:
-        text = row.body or f"({row.intent} notice, written when it is sent)"
-        reason = f", {row.reason}" if row.reason else ""
+        text = f"({row.intent} notice, written when it is sent)" if row.body is None else row.body
+        kind = "" if row.kind == "text" else f" [{row.kind}]"
+        author = "agent" if row.intent == "agent" else "bot"
+        reason = f", {in_words(row.reason)}" if row.reason else ""
         lines.append(
-            f"{row.created_at:%d %b %H:%M:%S}  {'bot':<9} {text}  "
+            f"{row.created_at:%d %b %H:%M:%S}  {author:<9} {plain(text, indent=_INDENT)}{kind}  "
             + paint(f"[{row.state}{reason}]", "yellow")
         )
     return lines
@@ -81,7 +85,9 @@ def _message(row: Any) -> str:
     )
     state = ""
     if row.author == "bot":
-        state = "failed at WhatsApp" if row.error else _ACKS.get(row.ack or 0, "sent")
+        state = _ACKS.get(row.ack or 0, "sent")
+        if row.error is not None:
+            state = f"failed at WhatsApp{f' ({plain(row.error)})' if row.error else ''}"
     notes = [note for note in ("late" if row.late else "", state) if note]
     note = "  " + paint(f"[{', '.join(notes)}]", "dim") if notes else ""
     return f"{row.sent_at:%d %b %H:%M:%S}  {row.author:<9} {text}{note}"

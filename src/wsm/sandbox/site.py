@@ -37,6 +37,16 @@ _FILE = "site"
 _GENERATION = 1
 _KNOWN_SECONDS = 15.0
 
+UNPACED = (
+    "gap_seconds = 0, contact_gap_seconds = 0, ramp_seconds = 0, typing = false, first_gap_seconds = [0, 0], "
+    "reply_per_minute = 1_000_000, reply_per_day = 1_000_000, contact_automated_per_day = 1_000, "
+    "per_minute = 1_000_000, per_hour = 1_000_000, per_day = 1_000_000, "
+    "first_contacts = true, first_on_first_day = 1_000_000, "
+    "campaign_hours = [0, 24], campaign_weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'], "
+    "same_text_contacts = 1_000_000, loop_messages = 1_000_000, loop_repeats = 1_000_000"
+)
+"""The pace towards a WAHA that nobody bans: no pauses, no limits. Demonstrations and tests name it."""
+
 
 class Site:
     """A running site.
@@ -144,7 +154,7 @@ async def site(
     if real_waha:
         environ |= real_waha
     else:
-        environ["WAHA_URL"] = f"http://127.0.0.1:{waha_port}"
+        environ = {"WSM_PACE": UNPACED, **environ, "WAHA_URL": f"http://127.0.0.1:{waha_port}"}
         children.append(_waha(home, waha_port, environ["WAHA_API_KEY"]))
     for name, ops_port in ops.items():
         command = "worker" if name in WORKERS else name

@@ -143,9 +143,22 @@ async def tenants(database: Database) -> list[Any]:
 
 
 async def due_tenants(database: Database, now: datetime) -> list[Any]:
-    """The tenants with intents whose time has come: tenant_id, oldest (created_at), intents."""
+    """The tenants with sessions whose time to send has come: tenant_id, oldest (due_at), sessions."""
     async with database.transaction(now=now) as transaction:
         return await transaction.rows("due_tenants")
+
+
+async def forgotten_tenants(database: Database) -> list[TenantId]:
+    """The tenants with something to say and no time to look at it, which nothing should bring about."""
+    async with database.transaction() as transaction:
+        return [TenantId(row.tenant_id) for row in await transaction.rows("forgotten_tenants")]
+
+
+async def waiting(database: Database, now: datetime) -> tuple[list[Any], list[Any]]:
+    """Count sessions: those that wait to send (waits, sessions), and those held back (why, sessions)."""
+    async with database.transaction(now=now) as transaction:
+        waiting, frozen = await transaction.each(("waiting_sessions", {}), ("frozen_sessions", {}))
+    return waiting, frozen
 
 
 async def purge_dedupe(database: Database, before: datetime, *, limit: int = 5000) -> int:

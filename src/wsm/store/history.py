@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from wsm.core.content import SendClass
+from wsm.core.engines import heard_as
 from wsm.core.events import MessageEdited, MessageReacted, MessageReceived, MessageRevoked, PollVoted
 from wsm.core.ids import BareId, SessionName
 from wsm.core.moments import milliseconds, moment
@@ -78,6 +80,12 @@ class Evidence:
         self._open = [row for row in rows if row.state != IntentState.SENT]
         self.own_ids = frozenset(BareId(row.reserved_id) for row in rows if row.reserved_id is not None)
         """Which of the ids wsm itself has reserved or sent."""
+        self.agents_ids = frozenset(
+            BareId(row.reserved_id)
+            for row in rows
+            if row.reserved_id is not None and row.intent == SendClass.AGENT
+        )
+        """Which of those are an agent's words."""
 
     def by_id(self, session: int, bare_id: BareId) -> bool:
         """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
@@ -85,18 +93,20 @@ class Evidence:
             [row for row in self._open if row.session_id == session and row.reserved_id == bare_id], bare_id
         )
 
-    def by_echo(self, session: int, conversation: int, bare_id: BareId, text: str) -> bool:
-        """Settle the intent in doubt that an own message is the echo of: by its id, else by its text.
+    def by_echo(self, session: int, conversation: int, bare_id: BareId, kind: str, text: str) -> bool:
+        """Settle the intent in doubt that an own message is the echo of: by its id, else by what it says.
 
-        By text only where no id was reserved: an engine without own ids, and the same chat.
+        By kind and text only where no id is sure to show it: an engine without own ids, a file whose id
+        nobody has seen yet; and the same chat.
         """
+        said = (session, conversation, kind, text)
         return self.by_id(session, bare_id) or self._settle(
             [
                 row
                 for row in self._open
                 if row.reserved_id is None
                 and row.state in _DOUBTFUL
-                and (row.session_id, row.conversation_id, row.body) == (session, conversation, text)
+                and (row.session_id, row.conversation_id, heard_as(row.kind), row.body) == said
             ],
             bare_id,
         )
@@ -104,7 +114,7 @@ class Evidence:
     def _settle(self, found: Sequence[Any], bare_id: BareId) -> bool:
         if not found:
             return False
-        self._open.remove(found[0])
+        self._open = [row for row in self._open if row.id != found[0].id]
         record_sent(self._transaction, found[0].id, bare_id)
         return True
 

@@ -20,17 +20,18 @@ from wsm.core.events import (
     MessageAcked,
     MessageReceived,
     Order,
+    SendAsked,
     SessionStatusReported,
 )
-from wsm.core.ids import BareId, ChatId, SessionName, TenantId
+from wsm.core.ids import BareId, ChatId, SessionAddress, SessionName, TenantId
 from wsm.core.moments import milliseconds, moment
-from wsm.core.outbox import NOTICE_LIFETIME
-from wsm.core.turn import Chats, Conversation, Record, Step
-from wsm.store import history
+from wsm.core.outbox import RATE_LIMITED, REACHOUT_TIMELOCK, Lock
+from wsm.core.pacing import Pace
+from wsm.core.turn import Chats, Conversation, Known, Record, Send, Step, Wished
+from wsm.store import history, intents, paces
 from wsm.store.database import Database, Transaction, clean, listed
 from wsm.store.history import Evidence
 
-_INTENT_OF = {Did.TELL_TURN: "turn", Did.TELL_PLACE: "place"}
 _STATE_AFTER = {
     Did.OPENED_SERVED: State.SERVED,
     Did.OPENED_WAITING: State.WAITING,
@@ -38,6 +39,8 @@ _STATE_AFTER = {
     Did.CLOSED: State.CLOSED,
 }
 _OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING})
+_LOCKING = {"463": REACHOUT_TIMELOCK, "429": RATE_LIMITED}
+"""The codes of error acks by which WhatsApp holds a number back."""
 _HEARD_STEP_MS = 10_000
 """By how much the mark of what was heard moves at least: a catch-up begins well before it anyway."""
 
@@ -56,10 +59,10 @@ async def locked(database: Database, tenant: TenantId, now: datetime) -> AsyncIt
 
 
 @asynccontextmanager
-async def open_lane(database: Database, tenant: TenantId, now: datetime) -> AsyncIterator["Lane"]:
+async def open_lane(database: Database, tenant: TenantId, now: datetime, pace: Pace) -> AsyncIterator["Lane"]:
     """Open the locked transaction of one turn. Raises what `locked` raises."""
     async with locked(database, tenant, now) as transaction:
-        yield Lane(transaction)
+        yield Lane(transaction, pace)
 
 
 async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[str]) -> Mapping[str, int]:
@@ -70,16 +73,19 @@ async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[st
 
 
 class Lane:
-    """What a turn reads and writes.
+    """What a turn reads and writes. locks: what it has learned of WhatsApp's.
 
     It is read in one round trip (`first_seen`), and one more when somebody is new or enters the line; what is
     written travels with COMMIT. So everything here may raise StoreUnavailable, the end of the lane too;
     nothing is kept then.
     """
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, pace: Pace) -> None:
         self._transaction = transaction
+        self._pace = pace
+        self.locks: list[tuple[SessionAddress, Lock, datetime]] = []
         self._sessions: dict[SessionName, int] = {}
+        self._engines: dict[SessionName, str | None] = {}
         self._heard_ms: dict[SessionName, int] = {}
         self._numbers: dict[tuple[int, str], int] = {}
         self._people: list[Any] = []
@@ -87,8 +93,10 @@ class Lane:
         self._evidence = Evidence(transaction, ())
         self._tickets: dict[int, int] = {}
         self._chats: dict[tuple[int, int], Conversation] = {}
-        self._found: dict[int, tuple[State, ChatId, Order, ChatId]] = {}
+        self._found: dict[int, tuple[State, ChatId, Order, bool, ChatId]] = {}
         self._opened: dict[int, int] = {}
+        self._made: set[int] = set()
+        self._opted_out: set[int] = set()
 
     async def first_seen(self, events: Sequence[Event], stale: Sequence[Event] = ()) -> list[Event]:
         """Return the events that count for the first time, and mark them as seen.
@@ -106,17 +114,19 @@ class Lane:
             ("sessions_of_tenant", {"names": names}),
             ("first_seen", {"events": listed(seen)}),
         ]
-        moving = [event for event in events if isinstance(event, HistoryEvent | CloseAsked)]
+        moving = [event for event in events if isinstance(event, HistoryEvent | CloseAsked | SendAsked)]
         if moving:
             asked += [("known_chats", {"names": names, "aliases": _aliases(moving)}), ("open_line", {})]
         if own := _own(events):
             asked.append(("evidence", {"seen": listed(own)}))
         answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
         self._sessions = {row.name: row.id for row in answers["sessions_of_tenant"]}
+        self._engines = {row.name: row.engine for row in answers["sessions_of_tenant"]}
         self._heard_ms = {row.name: row.heard_ms for row in answers["sessions_of_tenant"] if row.caught_up}
         for name in names:
             self._session(name)
         self._people, self._line = answers.get("known_chats", []), answers.get("open_line", [])
+        self._opted_out = {row.contact_id for row in self._people if row.opted_out}
         self._evidence = Evidence(self._transaction, answers.get("evidence", []))
         self._numbers = {(row.session_id, row.key): row.message_id for row in answers["first_seen"]}
         return [event for event in ordered if (self._sessions[event.session], event.key) in self._numbers]
@@ -125,7 +135,7 @@ class Lane:
         """Find or make the conversation of every chat among `events`, which are among those first seen.
 
         A twin id in a direct chat's message makes both ids aliases of one contact from then on; elsewhere it
-        is a member's. An ask to close a chat that nobody ever wrote in makes nothing.
+        is a member's. What is answered is the chat last heard of. kinds: of the chats that are made if new.
         """
         messages = [
             event
@@ -135,21 +145,25 @@ class Lane:
         twins = {event.chat: event.twin for event in messages if event.twin}
         names = {event.chat: event.push_name for event in messages if event.push_name and not event.from_me}
         chats = sorted({(event.session, event.chat) for event in events if event.chat is not None})
-        written = {event.chat for event in events if event.chat in kinds}
+        heard = {(event.session, event.chat) for event in events if isinstance(event, HistoryEvent)}
         contacts: dict[str, int] = {row.alias: row.contact_id for row in self._people}
         added: dict[str, int] = {}
         people: dict[int, str | None] = {}
         for chat in sorted({chat for _, chat in chats}):
             both = [alias for alias in (chat, twins.get(chat)) if alias]
             contact = next((contacts[alias] for alias in both if alias in contacts), None)
-            if contact is None and chat in written:
+            if contact is None and chat in kinds:
                 contact = -1 - len(people)  # until he has a number
                 people[contact] = clean(names[chat]) if chat in names else None
             if contact is not None:
                 added |= {alias: contact for alias in both if alias not in contacts}
                 contacts |= added
         await self._found_conversations(
-            {(self._session(session), contacts[chat]): chat for session, chat in chats if chat in contacts},
+            {
+                (self._session(session), contacts[chat]): (chat, (session, chat) in heard)
+                for session, chat in sorted(chats, key=heard.__contains__)
+                if chat in contacts
+            },
             kinds, people, added,
         )  # fmt: skip
         return {
@@ -160,7 +174,7 @@ class Lane:
 
     async def _found_conversations(
         self,
-        wanted: Mapping[tuple[int, int], ChatId],
+        wanted: Mapping[tuple[int, int], tuple[ChatId, bool]],
         kinds: Mapping[ChatId, ChatKind],
         people: Mapping[int, str | None],
         added: Mapping[str, int],
@@ -169,7 +183,7 @@ class Lane:
 
         Two ids of one contact are one conversation; the id seen last is the one that is answered.
 
-        wanted  with the chat that is answered
+        wanted  with the chat that is answered, and whether it was heard of, or only asked for
         people  contacts to make, by a number below 0, with their names
         added   aliases to make, with their contacts
         """
@@ -182,34 +196,46 @@ class Lane:
             own = [alias for alias, whose in added.items() if whose == contact]
             pairs = [pair for pair in wanted if pair[1] == contact]
             chats = [
-                {"session": pair[0], "chat": wanted[pair], "kind": kinds.get(wanted[pair], ChatKind.DIRECT)}
+                {"session": pair[0], "chat": chat, "kind": kinds.get(chat, ChatKind.DIRECT)}
                 for pair in pairs
+                for chat in wanted[pair][:1]
             ]
             asked.append(("add_contact", {"name": name, "aliases": own, "chats": listed(chats)}))
             made.append(pairs)
         for pair in wanted.keys() - known.keys():
             if pair[1] >= 0:
-                kind = kinds.get(wanted[pair], ChatKind.DIRECT)
-                values = {"session": pair[0], "contact": pair[1], "chat": wanted[pair], "kind": kind}
+                chat, _ = wanted[pair]
+                kind = kinds.get(chat, ChatKind.DIRECT)
+                values = {"session": pair[0], "contact": pair[1], "chat": chat, "kind": kind}
                 asked.append(("add_conversation", values))
                 made.append([pair])
         rows = await self._transaction.each(*asked) if asked else []
         for pairs, new in zip(made, rows, strict=True):
             by_session = {row.session_id: row for row in new}
+            self._made |= {row.id for row in new}
             known |= {pair: by_session[pair[0]] for pair in pairs}
-        for pair, chat in wanted.items():
+        for pair, (chat, is_heard) in wanted.items():
             row = known[pair]
             handled = Order(
                 row.handled_sent_ms, row.handled_stamped_ms, (row.handled_entry_ms, row.handled_entry_n)
             )
-            self._found[row.id] = (State(row.state), row.chat_id, handled, chat)
-            self._chats[pair] = Conversation(row.id, ChatKind(row.kind), State(row.state), handled)
+            heard, opted_out = row.heard_at is not None, pair[1] in self._opted_out
+            answered = chat if is_heard else row.chat_id
+            self._found[row.id] = (State(row.state), row.chat_id, handled, heard, answered)
+            self._chats[pair] = Conversation(
+                row.id, ChatKind(row.kind), State(row.state), handled, heard, opted_out
+            )
 
     def line(self) -> Line:
         """Return the tenant's line: the open tickets of his queue, in order of entry."""
         tickets = [row for row in self._line if row.id is not None]
         self._tickets = {row.conversation_id: row.id for row in tickets}
         return Line(self._line[0].capacity, [Spot(row.conversation_id, State(row.state)) for row in tickets])
+
+    async def known(self, sends: Sequence[SendAsked], chats: Chats) -> Known:
+        """Find what has to be known of what is sent, or asked to be sent."""
+        targets = await intents.targets(self._transaction, sends, chats)
+        return Known(self._engines, targets, self._evidence.agents_ids)
 
     def own_ids(self) -> frozenset[BareId]:
         """Return which of the ids of own messages and acks wsm itself has reserved or sent."""
@@ -221,26 +247,28 @@ class Lane:
         states: dict[int, State] = {}
         await self._open_first(steps)
         audit: list[dict[str, Any]] = []
-        intents: list[dict[str, Any]] = []
+        telling: list[dict[str, Any]] = []
         for step in steps:
             if isinstance(step, Record):
                 records.append((step, self._tickets.get(step.conversation)))
-            elif step.did in _INTENT_OF:
-                intents.append({"place": len(intents), **self._intent(step)})
+            elif isinstance(step, Wished):
+                telling += await intents.wished(self._transaction, step, len(telling))
+            elif isinstance(step, Send) or step.did in intents.NOTICES:
+                row = intents.row(step, self._tickets.get(step.conversation), self._transaction.now)
+                telling.append({"place": len(telling), **row})
             else:
                 audit.append({"place": len(audit), **await self._move(step)})
                 states[step.conversation] = _STATE_AFTER[step.did]
         history.write(self._transaction, self._sessions, self._numbers, records)
         if audit:
             self._transaction.later("write_audit", lines=listed(audit))
-        if intents:
-            expires_at = self._transaction.now + NOTICE_LIFETIME
-            self._transaction.later("add_intents", intents=listed(intents), expires_at=expires_at)
         for conversation in {chat.id: chat for chat in chats.values()}.values():
             states.pop(conversation.id, None)
             self._keep_conversation(conversation)
         for number, state in states.items():
             self._transaction.later("set_state", id=number, state=state)
+        if telling:  # whoever has written is known to have by now
+            self._transaction.later("add_intents", intents=listed(telling))
 
     async def _open_first(self, steps: Sequence[Step]) -> None:
         """Open the tickets of these steps in one round trip, unless one has to wait for a closing.
@@ -279,17 +307,13 @@ class Lane:
             "what": effect.did, "conversation": effect.conversation, "ticket": ticket, "detail": detail
         }  # fmt: skip
 
-    def _intent(self, effect: Effect) -> dict[str, Any]:
-        """Describe an intent. A place that is still to be told is told once, with the number it then has."""
-        intent, ticket = _INTENT_OF[effect.did], self._tickets.get(effect.conversation)
-        mark = f":{self._transaction.now.timestamp():.6f}" if intent == "place" else ""
-        return {"conversation": effect.conversation, "ticket": ticket, "intent": intent,
-                "key": f"{intent}:{ticket}{mark}"}  # fmt: skip
-
     def _keep_conversation(self, conversation: Conversation) -> None:
         """Write a conversation that has moved, or is now answered under another id."""
-        state, answered, handled, chat = self._found[conversation.id]
-        if (conversation.state, conversation.handled, chat) != (state, handled, answered):
+        state, answered, handled, heard, chat = self._found[conversation.id]
+        if conversation.heard and not heard and conversation.id not in self._made:
+            self._transaction.later("warm_up", conversation=conversation.id)
+        now_is = (conversation.state, conversation.handled, conversation.heard, chat)
+        if now_is != (state, handled, heard, answered):
             its = conversation.handled
             self._transaction.later(
                 "move_conversation",
@@ -300,6 +324,7 @@ class Lane:
                 stamped_ms=its.stamped_at_ms,
                 entry_ms=its.entry[0],
                 entry_n=its.entry[1],
+                heard=conversation.heard,
             )
 
     def keep(self, events: Iterable[Event], *, stale: bool = False) -> None:
@@ -328,7 +353,11 @@ class Lane:
                 participant=ack.participant or "",
                 level=ack.level,
                 at=moment(ack.order.stamped_at_ms),
+                code=ack.code and clean(ack.code),
+                reason=ack.reason and clean(ack.reason),
             )
+            if ack.from_me and ack.code in _LOCKING and ack.level < 0:
+                self._lock(ack.session, _LOCKING[ack.code], ack.until_ms)
             if ack.from_me and ack.level >= 0:
                 self._evidence.by_id(session, ack.id)
 
@@ -337,7 +366,8 @@ class Lane:
         for step in steps:
             if isinstance(step, Record) and isinstance(step.event, MessageReceived) and step.event.from_me:
                 session = self._session(step.event.session)
-                self._evidence.by_echo(session, step.conversation, step.event.id, clean(step.event.body))
+                event = step.event
+                self._evidence.by_echo(session, step.conversation, event.id, event.kind, clean(event.body))
 
     def observe(self, events: Iterable[SessionStatusReported]) -> None:
         """Remember the newest status of each session."""
@@ -348,8 +378,16 @@ class Lane:
                 status=clean(event.status),
                 at_ms=event.at_ms,
                 engine=event.engine,
-                returned=True,
+                returned=not event.locked,
             )
+            if event.locked:
+                self._lock(event.session, REACHOUT_TIMELOCK, event.locked_until_ms)
+
+    def _lock(self, name: SessionName, why: str, until_ms: int | None) -> None:
+        """Remember that WhatsApp holds a number back."""
+        lock = Lock(why, None if until_ms is None else moment(until_ms))
+        until = paces.freeze(self._transaction, self._session(name), self._pace, lock)
+        self.locks.append((SessionAddress(self._transaction.tenant or TenantId(0), name), lock, until))
 
     def hear(self, events: Iterable[Event]) -> None:
         """Remember the newest message that came in through each session, own ones too, not fetched ones.

@@ -11,73 +11,110 @@ from typing import Any
 import msgspec
 
 from wsm.core.attendance import place_to_tell
+from wsm.core.content import Target
 from wsm.core.conversation import State
+from wsm.core.engines import MEDIA, OwnId, takes_id
+from wsm.core.errors import Refused, WsmError
 from wsm.core.exits import Way
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress, SessionName, TenantId
-from wsm.core.outbox import Claimed, Doubtful, IntentState, Outcome
+from wsm.core.outbox import AGAIN, Claimed, Composing, Doubtful, IntentState, Loading, Lock, Outcome
 from wsm.core.templates import render
-from wsm.store import history
+from wsm.store import history, paces
 from wsm.store.database import Database, Transaction
 from wsm.store.lane import locked
+from wsm.store.paces import Next, Nothing, Pacing, next_of
 from wsm.wire.waha import message_key
 
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
+_HELD = timedelta(seconds=10)
+"""How long a session that may not act is left alone: its way out is not confirmed, or its number."""
 
 Session = tuple[int, SessionAddress, ServerName, Way | None]
 """A session with something to do: its row, its address, its server, and its exit, None if that is direct."""
+
+
+Found = Claimed | Composing | Loading
+"""What is next of a session: a claim, or what has to be done before one is made."""
 
 
 class Due(msgspec.Struct, frozen=True):
     """A session with work due.
 
     doubts   some of it is to be looked up
-    claimed  its next intent, where an id was at hand
+    next     its next intent, or what is to be done for it first, where an id was at hand
     """
 
     session: Session
     doubts: bool
-    claimed: Claimed | None
+    next: Found | None
 
 
 async def survey(
-    database: Database, tenant: TenantId, bell: str, reserved: Mapping[int, BareId | None], now: datetime
+    database: Database,
+    tenant: TenantId,
+    bell: str,
+    reserved: Mapping[int, BareId | None],
+    now: datetime,
+    pacing: Pacing,
 ) -> list[Due]:
     """Doubt what another bell left in mid-call, end what expired, and list the sessions with work due.
 
     reserved  ids at hand, by session (None: its engine has none); where nothing is in doubt the next intent
               of such a session is claimed on the way, as `claim` does
+
+    Who has nothing to do before its time rests until then, and who may not act now is looked at again.
     """
     async with locked(database, tenant, now) as transaction:
-        transaction.later("abandon", bell=bell)
+        transaction.later("abandon", bell=bell, again=sorted(AGAIN))
         transaction.later("expire")
-        asked = [("next_pending", {"session": session}) for session in reserved]
-        rows, *pending = await transaction.each(("due_sessions", {}), *asked)
-        heads = {session: head for session, [*found] in zip(reserved, pending, strict=True) for head in found}
+        rows, *nexts = await transaction.each(
+            ("due_sessions", {}), *(pacing.asked(session) for session in reserved)
+        )
+        asked = dict(zip(reserved, nexts, strict=True))
         found = []
         for row in rows:
             way = Way(row.pool, row.identity) if row.pool is not None else None
             session = (row.id, SessionAddress(tenant, SessionName(row.name)), ServerName(row.server), way)
-            head, claimed = heads.get(row.id), None
-            if head is not None and not row.doubts:
-                claimed = _claimed(transaction, session, bell, reserved[row.id], head)
-            if row.doubts or row.pending:
-                found.append(Due(session, row.doubts, claimed))
+            if row.held is not None:
+                transaction.later("hold", session=row.id, until=now + _HELD, waits=row.held)
+            elif row.doubts or (row.pending and row.id not in asked):
+                found.append(Due(session, row.doubts, None))
+            elif not row.pending:
+                transaction.later("rest", session=row.id, until=None, waits=None)
+            else:
+                step = _step(transaction, session, bell, reserved[row.id], asked[row.id], pacing)
+                if step is not Nothing.DONE:
+                    found.append(Due(session, False, None if step is Nothing.AGAIN else step))
         return found
 
 
 async def claim(
-    database: Database, session: Session, bell: str, fresh_id: BareId | None, now: datetime
-) -> Claimed | None:
-    """Claim the next intent of a session, or None when nothing is due.
+    database: Database,
+    session: Session,
+    bell: str,
+    fresh_id: BareId | None,
+    now: datetime,
+    pacing: Pacing,
+    loaded: int | None = None,
+) -> Found | None:
+    """Claim the next intent of a session, or say where somebody is to type first.
 
     fresh_id  an id reserved at the gateway, None where the engine has none; an intent that is sent again
               keeps the id it had
+    loaded    the intent whose file is at hand
 
-    In order per chat, one in flight per session. Intents that are no longer true are dropped on the way.
+    Returns None when nothing may leave before its time. In order per chat and class, one in flight per
+    session, as `core.pacing.choose` says. Intents that are no longer true are dropped on the way.
     """
     async with locked(database, session[1].tenant, now) as transaction:
-        return await _claim(transaction, session, bell, fresh_id)
+        while True:
+            [rows] = await transaction.each(pacing.asked(session[0]))
+            step = _step(transaction, session, bell, fresh_id, rows, pacing, loaded)
+            if not isinstance(step, Nothing):
+                return step
+            if step is Nothing.DONE:
+                return None
 
 
 async def sent_and_claim(
@@ -88,7 +125,8 @@ async def sent_and_claim(
     bare_id: BareId,
     reserved: dict[int, BareId | None],
     now: datetime,
-) -> tuple[Claimed | None, bool]:
+    pacing: Pacing,
+) -> tuple[Found | None, bool]:
     """Write that an intent was sent, and claim the next one in the same transaction, as `claim` does.
 
     reserved  ids at hand, by session; the one that is used is taken out, before it is known to be
@@ -97,43 +135,43 @@ async def sent_and_claim(
     """
     async with locked(database, session[1].tenant, now) as transaction:
         history.record_sent(transaction, sent.id, bare_id)
-        row = await transaction.row("next_pending", session=session[0])
-        if row is None or session[0] not in reserved:
-            return None, row is not None
-        fresh_id = reserved.pop(session[0])
-        claimed = _claimed(transaction, session, bell, fresh_id, row)
-        if claimed is None or claimed.reserved_id != fresh_id:
+        [rows] = await transaction.each(pacing.asked(session[0]))
+        if session[0] not in reserved and any(row.id is not None for row in rows):
+            return None, True
+        fresh_id = reserved.pop(session[0], None)
+        step = _step(transaction, session, bell, fresh_id, rows, pacing)
+        if not isinstance(step, Claimed) or step.reserved_id != fresh_id:
             reserved[session[0]] = fresh_id
-        return claimed, True
+        return (None, step is Nothing.AGAIN) if isinstance(step, Nothing) else (step, True)
 
 
-async def _claim(
-    transaction: Transaction, session: Session, bell: str, fresh_id: BareId | None
-) -> Claimed | None:
-    while (row := await transaction.row("next_pending", session=session[0])) is not None:
-        if claimed := _claimed(transaction, session, bell, fresh_id, row):
-            return claimed
-        transaction.later("drop_intent", id=row.id, reason="no longer true")
-    return None
-
-
-def _claimed(
-    transaction: Transaction, session: Session, bell: str, fresh_id: BareId | None, row: Any
-) -> Claimed | None:
-    """Claim an intent, unless there is nothing true to say any more."""
-    text, place = _rendered(row)
-    if text is None:
-        return None
-    reserved = row.reserved_id or fresh_id
+def _step(
+    transaction: Transaction,
+    session: Session,
+    bell: str,
+    fresh_id: BareId | None,
+    rows: Sequence[Any],
+    pacing: Pacing,
+    loaded: int | None = None,
+) -> Found | Nothing:
+    """Claim what is next, if anything is."""
+    found = next_of(transaction, pacing, session[1], rows, _said, loaded)
+    if not isinstance(found, Next):
+        return found
+    row = found.row
+    has_id = takes_id(row.engine, row.kind) is not OwnId.NONE or row.engine is None
+    reserved = row.reserved_id or (fresh_id if has_id and row.kind not in AGAIN else None)
     transaction.later(
         "claim_intent",
         id=row.id,
+        session=session[0],
         bell=bell,
         look_again=transaction.now + _LOOK_AFTER_A_CLAIM,
         reserved_id=reserved,
         chat=row.chat_id,
-        body=text,
-        place=place,
+        body=found.text,
+        place=found.place,
+        **found.counted,
     )
     return Claimed(
         id=row.id,
@@ -141,10 +179,20 @@ def _claimed(
         session_id=session[0],
         chat=ChatId(row.chat_id),
         intent=row.intent,
-        text=text,
+        text=found.text,
         reserved_id=reserved,
         attempt=row.attempts + 1,
+        kind=row.kind,
+        content=found.content,
+        target=msgspec.convert(row.target, Target) if row.target else None,
+        cold=row.cold,
+        typed=found.typed,
     )
+
+
+def _said(row: Any) -> tuple[str | None, int | None]:
+    """Return what the history is to show of an intent, and the place that it tells: notices are rendered."""
+    return (row.body or "", None) if row.args else _rendered(row)
 
 
 def _rendered(row: Any) -> tuple[str | None, int | None]:
@@ -176,6 +224,10 @@ async def doubts(database: Database, session: Session, now: datetime) -> list[Do
             reserved_id=row.reserved_id,
             claimed_at=row.claimed_at,
             attempt=row.attempts,
+            kind=row.kind,
+            by_id=row.reserved_id is not None
+            and (row.kind not in MEDIA or row.media_ids)
+            and takes_id(row.engine, row.kind) is not OwnId.NONE,
         )
         for row in rows
     ]
@@ -206,6 +258,33 @@ async def settle(
             reason=outcome.reason,
             not_before=outcome.not_before,
         )
+
+
+async def set_aside(
+    database: Database, session: Session, intent: int, error: WsmError, until: datetime, now: datetime
+) -> None:
+    """Put an intent off that could not be made ready, or end it where trying again would not help."""
+    async with locked(database, session[1].tenant, now) as transaction:
+        if isinstance(error, Refused):
+            transaction.later(
+                "refuse_intent", id=intent, state=IntentState.FAILED, reason=str(error), why="not_ready"
+            )
+        else:
+            transaction.later("put_off", id=intent, until=until, reason=str(error))
+
+
+async def freeze(
+    database: Database, address: SessionAddress, session: int, pacing: Pacing, lock: Lock, now: datetime
+) -> datetime:
+    """Remember that WhatsApp holds a number back, and return until when nobody new is written to."""
+    async with locked(database, address.tenant, now) as transaction:
+        return paces.freeze(transaction, session, pacing.pace, lock)
+
+
+async def prove_media_ids(database: Database, session: Session) -> None:
+    """Remember that a file left under the id that was reserved for it."""
+    async with database.transaction(session[1].tenant) as transaction:
+        transaction.later("prove_media_ids", session=session[0])
 
 
 async def postpone(database: Database, session: Session, reason: str, until: datetime, now: datetime) -> None:

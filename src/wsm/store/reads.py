@@ -1,9 +1,10 @@
 """What people look at: the line, a chat's history, the audit. Each in one tenant's transaction."""
 
+from datetime import datetime
 from typing import Any
 
 from wsm.core.ids import BareId, SessionName, TenantId
-from wsm.store.database import Database
+from wsm.store.database import Database, listed
 from wsm.wire.waha import message_key
 
 
@@ -21,15 +22,40 @@ async def conversations(
         return await transaction.rows("conversations_of_chat", aliases=aliases, session=session)
 
 
+async def targets(database: Database, tenant: TenantId, conversation: int, id: BareId) -> list[Any]:  # noqa: A002
+    """The message with that id in a conversation, if there is one: conversation_id, bare_id, from_me,
+    participant."""
+    wanted = listed([{"conversation": conversation, "target": id}])
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("targets", targets=wanted)
+
+
 async def history(database: Database, tenant: TenantId, conversation: int) -> tuple[list[Any], list[Any]]:
     """A conversation in its order, and the intents that have not become messages.
 
     Messages: sent_at, author, kind, body, late, bare_id, target_id, media, ack (highest level), error.
-    Intents: created_at, class, state, reason, body.
+    Intents: created_at, class, kind, state, reason, body.
     """
     async with database.transaction(tenant) as transaction:
         messages = await transaction.rows("show_history", conversation=conversation)
         return messages, await transaction.rows("show_unsent", conversation=conversation)
+
+
+async def outbox(
+    database: Database, tenant: TenantId, session: SessionName | None, conversation: int | None, now: datetime
+) -> tuple[list[Any], list[Any]]:
+    """What waits and what failed within a day, at most 1,000; and the paces of the sessions.
+
+    Intents: session, intent, kind, state, reason, created_at, not_before, put_off, settled_at, cold, chat_id,
+    due_at and waits (of the session). Paces: session_id, session, due_at, waits, frozen_until, frozen_why,
+    slowed_until, replies, firsts, campaigns.
+    """
+    async with database.transaction(tenant, now) as transaction:
+        intents, paces = await transaction.each(
+            ("show_outbox", {"session": session, "conversation": conversation}),
+            ("show_paces", {"session": session}),
+        )
+    return intents, paces
 
 
 async def audit(database: Database, tenant: TenantId) -> list[Any]:

@@ -128,6 +128,8 @@ def lines(row: Any, now: datetime) -> list[tuple[str, str]]:
         told.append(("repairs", f"{row.repairs} since it last worked for long{last}"))
     if (said := alarm(row)) is not None:
         told.append(("alarm", said))
+    if row.frozen_until is not None and row.frozen_until > now:
+        told.append(("frozen", f"WhatsApp lets it write to nobody new until {_shown(row.frozen_until)}"))
     heard = f"the last message came at {_shown(moment(row.heard_ms))}" if row.heard_ms else "no message yet"
     return [*told, ("heard", heard)]
 

@@ -11,21 +11,24 @@ every form of a chat id (CONTRACT 5.4):
     r|{fromMe}|{id}|{target}|{hash}           a revoke, likewise
     x|{fromMe}|{id}|{target}|{time}           a reaction
     v|{fromMe}|{id}|{target}|{time}           a vote
-    s|{status}|{time}                         a session's status
+    s|{status}|{time}                         a session's status; |locked|{until} when it tells a lock
     c|{command}|{id}                          a command of wsm itself
     e|{event}|{event id}                      anything else
     h|{hash of the body}                      anything else without an id
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from wsm.core import events
+from wsm.core.content import Content, SendClass, check
+from wsm.core.errors import BadInput
 from wsm.core.events import Origin, Source
 from wsm.core.ids import BareId, ChatAddress, ChatId, EntryId, SessionName, TenantId
 from wsm.wire import waha_content as content
+from wsm.wire import waha_locks
 from wsm.wire.waha_body import Head, Hook, Place, decoded, envelope, head, milliseconds, other_side, place
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import chat_id, chat_kind, digest, key, message_id
@@ -41,11 +44,15 @@ __all__ = [
     "message_id",
     "message_key",
     "read",
+    "send_command",
 ]
 
 _COMMANDS = "command."
 _CLOSE = _COMMANDS + "close"
+_SEND = _COMMANDS + "send"
 _LEVELS = range(-1, 5)
+_Moment = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
+"""Milliseconds since 1970, before the year 5138."""
 _NO_MESSAGES = frozenset({"ciphertext", "gp2"})
 """WEBJS' types of what it tells as `message.waiting` and of a group's own events."""
 
@@ -85,6 +92,28 @@ def close_command(address: ChatAddress, *, id: str, by: str) -> bytes:  # noqa: 
     """Write the body that asks to close a chat's open ticket. The same `id` counts once."""
     payload = {"chat": address.chat, "by": by}
     return msgspec.json.encode({"event": _CLOSE, "session": address.session, "id": id, "payload": payload})
+
+
+def send_command(
+    address: ChatAddress,
+    content: Content,
+    *,
+    id: str,  # noqa: A002 (WAHA's word)
+    by: str,
+    send_class: SendClass,
+    not_before_ms: int | None = None,
+    expires_ms: int | None = None,
+) -> bytes:
+    """Write the body that asks to send something into a chat. The same `id` counts once in a session."""
+    payload = {
+        "chat": address.chat,
+        "by": by,
+        "content": content,
+        "class": send_class,
+        "not_before_ms": not_before_ms,
+        "expires_ms": expires_ms,
+    }
+    return msgspec.json.encode({"event": _SEND, "session": address.session, "id": id, "payload": payload})
 
 
 def backfilled(session: SessionName, payload: object, *, engine: str | None) -> bytes | None:
@@ -137,6 +166,7 @@ def _ack(hook: Hook) -> events.Event | None:
         return None
     level = int(said)
     once = key("a", at.from_me, at.id.bare, level, at.participant)
+    code, reason, until_ms = waha_locks.ack_error(hook.payload)
     return events.MessageAcked(
         **hook.common(once, hook.payload.get("timestamp")),
         chat=at.chat,
@@ -144,6 +174,9 @@ def _ack(hook: Hook) -> events.Event | None:
         from_me=at.from_me,
         level=level,
         participant=at.participant,
+        code=code,
+        reason=reason,
+        until_ms=until_ms,
     )
 
 
@@ -223,11 +256,16 @@ def _status(hook: Hook) -> events.Event | None:
         at = hook.envelope.get("timestamp")
     when = milliseconds(at)
     once = hook.event_key(hook.name) if when is None else key("s", status, when)
+    locked, until_ms = waha_locks.timelock(hook.payload)
+    if locked and when is not None:  # WORKING again, to tell this
+        once = key("s", status, when, "locked", until_ms)
     return events.SessionStatusReported(
         **hook.common(once, at),
         status=status,
         at_ms=hook.at_ms(at),
         engine=text(hook.envelope.get("engine")),
+        locked=locked,
+        locked_until_ms=until_ms,
     )
 
 
@@ -237,6 +275,35 @@ def _close(hook: Hook) -> events.Event | None:
         return None
     by = text(hook.payload.get("by")) or ""
     return events.CloseAsked(**hook.common(key("c", "close", id_), None), chat=chat, by=by)
+
+
+def _send(hook: Hook) -> events.Event | None:
+    """Read a command to send. What does not fit is no such command: whoever wrote it did not check it."""
+    id_, chat = text(hook.envelope.get("id")), chat_id(hook.payload.get("chat"))
+    if not id_ or chat is None:
+        return None
+    try:
+        said: Content = msgspec.convert(hook.payload.get("content"), Content)
+        send_class = msgspec.convert(hook.payload.get("class"), SendClass)
+        times = msgspec.convert(hook.payload, _Times)
+        check(said)
+    except (msgspec.ValidationError, BadInput):
+        return None
+    return events.SendAsked(
+        **hook.common(key("c", "send", id_), None),
+        chat=chat,
+        by=text(hook.payload.get("by")) or "",
+        content=said,
+        send_class=send_class,
+        intent_key=key("send", hook.session, id_),
+        not_before_ms=times.not_before_ms,
+        expires_ms=times.expires_ms,
+    )
+
+
+class _Times(msgspec.Struct):
+    not_before_ms: _Moment | None = None
+    expires_ms: _Moment | None = None
 
 
 def _kept(hook: Hook) -> events.Kept:
@@ -256,7 +323,7 @@ _READERS: dict[str, Callable[[Hook], events.Event | None]] = {
     "poll.vote": _vote,
     "session.status": _status,
 }
-_COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {_CLOSE: _close}
+_COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {_CLOSE: _close, _SEND: _send}
 
 
 def _fact(hook: Hook, payload: dict[str, Any]) -> Place | None:

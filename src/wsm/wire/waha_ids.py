@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from wsm.core.content import Target
 from wsm.core.events import ChatKind
 from wsm.core.ids import BareId, ChatId
 
@@ -89,6 +90,12 @@ def message_id(text: object) -> MessageId | None:
     if len(parts) > 2 and "@" in parts[-1]:  # noqa: PLR2004 (chat, bare id, participant)
         bare, participant = "_".join(parts[1:-1]), chat_id(parts[-1])
     return MessageId(from_me, chat, BareId(bare), participant, opaque=_is_opaque(bare))
+
+
+def full_id(chat: ChatId, target: Target) -> str:
+    """Write the full id of a message in a chat, which replies, reactions, edits and deletions are told by."""
+    participant = f"_{target.participant}" if target.participant else ""
+    return f"{'true' if target.from_me else 'false'}_{chat}_{target.bare}{participant}"
 
 
 def key(family: str, *parts: object) -> str:

@@ -1,20 +1,26 @@
 """Deliveries: a tenant's due intents go out, each session on its own, one message in flight per session.
 
 Claim, call and settlement are three steps; a crash between them leaves the intent in doubt, and the next
-bell looks for evidence before anything is sent again. A session whose gateway hangs holds up itself alone.
+bell looks for evidence before anything is sent again. A session whose gateway hangs holds up itself alone;
+one that has to wait for its pace ends, and is rung for when its time has come: nothing sleeps in a slot.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from typing import Self
 
-from wsm.core.errors import GatewayRefused, Unavailable, WsmError
+from wsm.core.content import Loaded, Text
+from wsm.core.engines import heard_as
+from wsm.core.errors import GatewayRefused, StoreUnavailable, Unavailable, WsmError
 from wsm.core.ids import BareId, TenantId
 from wsm.core.outbox import (
     Claimed,
+    Composing,
     Doubtful,
     IntentState,
+    Loading,
     Outcome,
     after_error,
     after_look_up,
@@ -25,13 +31,20 @@ from wsm.gateway.waha import Gateways, WahaSession
 from wsm.store import outbox
 from wsm.store.database import Database
 from wsm.store.months import Months
+from wsm.store.paces import Pacing
 from wsm.streams.handover import Bell
 from wsm.telemetry import SENDS, logger
+from wsm.worker import locks
+from wsm.worker.media import Files
 
 log = logger("worker")
 
 MESSAGES_PER_BELL = 50
 """After so many messages of one session the others get their turn: the bell goes to the tail."""
+
+_LOADING = 5
+_COURTESY_SECONDS = 2.0
+"""How long the signs of reading and typing may take."""
 
 CLOCKS_DIFFER = timedelta(seconds=60)
 """By how much the own clock may be ahead of WhatsApp's where only times tell a message from older ones."""
@@ -42,6 +55,8 @@ class Deliveries:
 
     start_within  a call begins only this long after its claim was asked for, by the own monotonic clock
     evidence      how long after a claim a look-up that finds nothing is evidence (180 s for WAHA)
+    pacing        the limits and pauses of every session
+    files         out of which what needs a file is sent
     """
 
     def __init__(
@@ -53,6 +68,8 @@ class Deliveries:
         monotonic: Callable[[], float],
         start_within: timedelta,
         evidence: timedelta,
+        pacing: Pacing,
+        files: Files,
     ) -> None:
         self._database = database
         self._gateways = gateways
@@ -60,6 +77,8 @@ class Deliveries:
         self._monotonic = monotonic
         self._start_within = start_within
         self._evidence = evidence
+        self._pacing = pacing
+        self._files = files
         self._months = Months(database)
         self._reserved: dict[TenantId, dict[int, BareId | None]] = {}
 
@@ -96,9 +115,10 @@ class Deliveries:
         # Taken out, so that nobody else uses them meanwhile; one that may have been used is never put back.
         ids = {session: at_hand.pop(session) for session in at_hand.keys() - flights.keys()}
         asked_at = self._monotonic()
-        for due in await outbox.survey(self._database, bell.tenant, bell.id, ids, self._clock()):
+        due_ones = await outbox.survey(self._database, bell.tenant, bell.id, ids, self._clock(), self._pacing)
+        for due in due_ones:
             key = due.session[0]
-            if due.claimed is not None and due.claimed.reserved_id == ids[key]:
+            if isinstance(due.next, Claimed) and due.next.reserved_id == ids[key]:
                 del ids[key]
             if key not in flights:
                 flights[key] = asyncio.create_task(self._serve(due, asked_at, bell, is_mine))
@@ -110,7 +130,7 @@ class Deliveries:
         While a message is sent the id of the next one is reserved, and it is claimed as the one before is
         settled: one transaction a message.
         """
-        session, claimed = due.session, due.claimed
+        session, found = due.session, due.next
         gateway = self._gateways.session(session[2], session[1], session[3])
         if due.doubts:
             for doubt in await outbox.doubts(self._database, session, self._clock()):
@@ -118,24 +138,24 @@ class Deliveries:
         ids = self._reserved[bell.tenant]
         async with _Reserving(gateway, session[0], ids) as reserving:
             for left in reversed(range(MESSAGES_PER_BELL)):
-                if claimed is None:
+                if found is None:
                     if not is_mine() or not await self._has_id(reserving, session):
                         return False
-                    asked_at, fresh_id = self._monotonic(), ids.pop(session[0])
-                    claimed = await outbox.claim(self._database, session, bell.id, fresh_id, self._clock())
-                    if claimed is None or claimed.reserved_id != fresh_id:
-                        ids[session[0]] = fresh_id
-                    if claimed is None:
+                    asked_at = self._monotonic()
+                    if (found := await self._claim(bell, session)) is None:
                         return False
+                if not isinstance(found, Claimed):
+                    found = await self._prepare(bell, session, gateway, found)
+                    continue
                 reserving.go_on()
-                outcome = await self._send(gateway, claimed, asked_at)
-                sent, claimed = claimed, None
+                outcome = await self._send(gateway, found, asked_at)
+                sent, found = found, None
                 if left and outcome.bare_id is not None and is_mine():
                     now = self._clock()
                     await self._months.cover(now)
                     asked_at, at_hand = self._monotonic(), ids if reserving.has_id else {}
-                    claimed, more = await outbox.sent_and_claim(
-                        self._database, session, bell.id, sent, outcome.bare_id, at_hand, now
+                    found, more = await outbox.sent_and_claim(
+                        self._database, session, bell.id, sent, outcome.bare_id, at_hand, now, self._pacing
                     )
                     _tell(sent, outcome)
                     if not more:
@@ -143,6 +163,51 @@ class Deliveries:
                 else:
                     await self._settle(sent, outcome)
         return True
+
+    async def _claim(
+        self, bell: Bell, session: outbox.Session, loaded: int | None = None
+    ) -> outbox.Found | None:
+        """Claim what is next with the id that is at hand; it stays there if it was not used."""
+        ids = self._reserved[bell.tenant]
+        if session[0] not in ids:
+            return None
+        fresh_id = ids.pop(session[0])
+        found = await outbox.claim(
+            self._database, session, bell.id, fresh_id, self._clock(), self._pacing, loaded
+        )
+        if not isinstance(found, Claimed) or found.reserved_id != fresh_id:
+            ids[session[0]] = fresh_id
+        return found
+
+    async def _prepare(
+        self, bell: Bell, session: outbox.Session, gateway: WahaSession, first: Composing | Loading
+    ) -> outbox.Found | None:
+        """Do what has to be done before a claim, and return what is next if that is known then.
+
+        A file is kept in memory until it was sent, and nothing else of the session is sent meanwhile.
+        """
+        if isinstance(first, Composing):
+            await _compose(gateway, first)
+            return None
+        async with AsyncExitStack() as stack:
+            try:
+                file = self._files.loaded(bell.tenant, session[3], first.content)
+                media = await stack.enter_async_context(file)
+            except StoreUnavailable:
+                raise
+            except WsmError as exc:
+                now = self._clock()
+                await outbox.set_aside(self._database, session, first.id, exc, now + delay(_LOADING), now)
+                return None
+            asked_at = self._monotonic()
+            found = await self._claim(bell, session, first.id)
+            if not isinstance(found, Claimed) or found.id != first.id:
+                return found
+            outcome = await self._send(gateway, found, asked_at, media)
+            await self._settle(found, outcome)
+            if outcome.bare_id is not None and outcome.bare_id == found.reserved_id:
+                await outbox.prove_media_ids(self._database, session)
+        return None
 
     async def _has_id(self, reserving: "_Reserving", session: outbox.Session) -> bool:
         """See to it that an id is at hand; postpone what the session has to say where none can be had."""
@@ -156,14 +221,25 @@ class Deliveries:
             return False
         return True
 
-    async def _send(self, gateway: WahaSession, claimed: Claimed, asked_at: float) -> Outcome:
+    async def _send(
+        self, gateway: WahaSession, claimed: Claimed, asked_at: float, media: Loaded | None = None
+    ) -> Outcome:
         """Make the one call of a claim, unless the claim is too old to be still this worker's."""
+        if claimed.typed and claimed.attempt == 1:
+            await _best_effort(gateway.stop_typing(claimed.chat))
         if self._monotonic() - asked_at > self._start_within.total_seconds():
             return Outcome(IntentState.PENDING, "claimed too slowly", not_before=self._clock())
         try:
-            bare_id = await gateway.send_text(claimed.chat, claimed.text, id=claimed.reserved_id)
+            bare_id = await gateway.send(
+                claimed.chat,
+                claimed.content or Text(text=claimed.text),
+                id=claimed.reserved_id,
+                target=claimed.target,
+                media=media,
+            )
         except WsmError as exc:
-            return after_error(exc, attempt=claimed.attempt, now=self._clock())
+            now = self._clock()
+            return after_error(exc, attempt=claimed.attempt, now=now, cold=claimed.cold, kind=claimed.kind)
         return Outcome(IntentState.SENT, bare_id=bare_id)
 
     async def _look_up(self, gateway: WahaSession, doubt: Doubtful) -> Outcome:
@@ -181,11 +257,12 @@ class Deliveries:
         return after_look_up(found, doubt, working=working, evidence=self._evidence, now=self._clock())
 
     async def _found(self, gateway: WahaSession, doubt: Doubtful) -> BareId | None:
-        if doubt.reserved_id is not None:
+        if doubt.by_id and doubt.reserved_id is not None:
             message = await gateway.find_message(doubt.reserved_id)
             return message.id if message else None
         own = await gateway.own_messages(doubt.chat, int((doubt.claimed_at - CLOCKS_DIFFER).timestamp()))
-        same = [message.id for message in own if message.body == doubt.text]
+        said = (heard_as(doubt.kind), doubt.text)
+        same = [message.id for message in own if (message.kind, message.body) == said]
         return next(iter(await outbox.unknown_own(self._database, doubt, same)), None)
 
     async def _settle(self, intent: Claimed | Doubtful, outcome: Outcome) -> None:
@@ -193,10 +270,29 @@ class Deliveries:
         await self._months.cover(now)
         await outbox.settle(self._database, address.tenant, intent.id, intent.attempt, outcome, now)
         _tell(intent, outcome)
+        if outcome.lock is not None:
+            until = await outbox.freeze(
+                self._database, address, intent.session_id, self._pacing, outcome.lock, now
+            )
+            locks.tell(address, outcome.lock, until)
+
+
+async def _compose(gateway: WahaSession, composing: Composing) -> None:
+    """Mark as read what was handled, and show that somebody types, as before any answer."""
+    if composing.seen:
+        await _best_effort(gateway.send_seen(composing.chat))
+    await _best_effort(gateway.start_typing(composing.chat))
+
+
+async def _best_effort(call: Awaitable[None]) -> None:
+    """Make a call that nothing depends on; it may not keep the message waiting."""
+    with suppress(WsmError, TimeoutError):
+        async with asyncio.timeout(_COURTESY_SECONDS):
+            await call
 
 
 def _tell(intent: Claimed | Doubtful, outcome: Outcome) -> None:
-    SENDS.labels(intent.intent, outcome.state).inc()
+    SENDS.labels(intent.intent, intent.kind, outcome.state).inc()
     log.info("send", tenant=intent.address.tenant, session=intent.address.session, intent=intent.id,
              kind=intent.intent, outcome=outcome.state, reason=outcome.reason)  # fmt: skip
 

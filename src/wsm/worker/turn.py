@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from wsm.core.attendance import Effect
+from wsm.core.content import is_message
 from wsm.core.errors import BadInput, Unavailable
 from wsm.core.events import (
     CloseAsked,
@@ -20,11 +21,13 @@ from wsm.core.events import (
     MessageAcked,
     MessageReceived,
     Origin,
+    SendAsked,
     SessionStatusReported,
 )
 from wsm.core.ids import ChatId, EntryId, TenantId
 from wsm.core.moments import milliseconds, moment
-from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, decide
+from wsm.core.pacing import Pace
+from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, Send, Wished, decide
 from wsm.store.database import Database
 from wsm.store.lane import contacts_of, open_lane
 from wsm.store.months import Months
@@ -32,6 +35,7 @@ from wsm.streams.handover import Bell, Entry, Parking
 from wsm.telemetry import ENTRIES, EVENT_AGE, logger
 from wsm.wire import waha
 from wsm.wire.waha_ids import chat_kind
+from wsm.worker import locks
 from wsm.worker.parking import SESSION_LEVEL, Item, Places, chats_of
 
 log = logger("worker")
@@ -56,6 +60,7 @@ class _Tally(msgspec.Struct):
     duplicates: int = 0
     stale: int = 0
     effects: int = 0
+    sends: int = 0
 
 
 class Turns:
@@ -63,6 +68,7 @@ class Turns:
 
     stale_after   what is older by its signed time is kept and changes nothing
     answer_backfilled_within  what was fetched and is older is history, and starts nothing
+    pace  how long WhatsApp's limits are believed to last where it does not say
     """
 
     def __init__(
@@ -72,11 +78,13 @@ class Turns:
         clock: Clock,
         stale_after: timedelta,
         answer_backfilled_within: timedelta = ANSWER_BACKFILLED_WITHIN,
+        pace: Pace = Pace(),  # noqa: B008 (a value)
     ) -> None:
         self._database = database
         self._clock = clock
         self._stale_after = stale_after
         self._answer_within = answer_backfilled_within
+        self._pace = pace
         self._months = Months(database)
 
     async def run(self, bell: Bell) -> Settled:
@@ -175,7 +183,7 @@ class Turns:
             (stale if _stale(entry, event, oldest) else current).append(event)
         written_at = (moment(event.order.sent_at_ms) for event in current if isinstance(event, HistoryEvent))
         await self._months.cover(now, *written_at)
-        async with open_lane(self._database, tenant, now) as lane:
+        async with open_lane(self._database, tenant, now, self._pace) as lane:
             fresh = await lane.first_seen(current, stale)
             statuses = [event for event in fresh if isinstance(event, SessionStatusReported)]
             lane.keep(stale, stale=True)
@@ -184,27 +192,31 @@ class Turns:
             lane.hear(fresh)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
             asked = [event for event in fresh if isinstance(event, CloseAsked)]
+            sends = [event for event in fresh if isinstance(event, SendAsked)]
             steps = []
-            if written or asked:
-                chats = await lane.chats(
-                    [*written, *asked], {event.chat: chat_kind(event.chat) for event in written}
-                )
+            if moving := [*written, *asked, *sends]:
+                said = [event for event in sends if is_message(event.content)]
+                kinds = {event.chat: chat_kind(event.chat) for event in (*written, *said)}
+                chats = await lane.chats(moving, kinds)
                 steps = decide(
-                    [*written, *asked],
+                    moving,
                     chats,
                     lane.line(),
                     lane.own_ids(),
                     answer_since_ms=milliseconds(now - self._answer_within),
+                    known=await lane.known(sends, chats),
                 )
                 await lane.perform(steps, chats)
                 lane.note_own(steps)
             lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
+        for lock in lane.locks:
+            locks.tell(*lock)
         effects = sum(isinstance(step, Effect) for step in steps)
         for event in fresh:
             if not (isinstance(event, MessageReceived) and event.backfilled):
                 EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
-        _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects))
-        return effects > 0
+        _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects, len(sends)))
+        return effects > 0 or any(isinstance(step, Send | Wished) for step in steps)
 
 
 def _count(tally: _Tally, more: _Tally) -> None:

@@ -36,9 +36,22 @@ select tenant_id, name, server, kid, generations, phone from sessions where 0 < 
 order by tenant_id, name
 
 -- name: due_tenants
-select tenant_id, min(created_at) as oldest, count(*) as intents from outbox
-where state in ('pending', 'sending', 'indeterminate') and not_before <= %(now)s
-group by tenant_id
+-- By the index on due_at alone: whoever waits costs nothing.
+select tenant_id, min(due_at) as oldest, count(*) as sessions from pace where due_at <= %(now)s group by tenant_id
+
+-- name: forgotten_tenants
+-- Who has something to say and no time to be looked at: a bell finds it.
+select distinct s.tenant_id from sessions s
+left join pace p on p.tenant_id = s.tenant_id and p.session_id = s.id
+where p.due_at is null and exists (
+    select from outbox o where o.tenant_id = s.tenant_id and o.session_id = s.id
+    and o.state in ('pending', 'sending', 'indeterminate'))
+
+-- name: waiting_sessions
+select waits, count(*) as sessions from pace where due_at is not null and waits is not null group by waits
+
+-- name: frozen_sessions
+select frozen_why as why, count(*) as sessions from pace where frozen_until > %(now)s group by frozen_why
 
 -- name: purge_dedupe
 delete from inbound_dedupe d using (

@@ -1,0 +1,183 @@
+"""From an ask to the customer's phone: every kind, on every engine; and what cannot leave says why."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from databases import Database as Urls
+from postoffice import PostOffice, post_office
+from unit.test_core_content import GOOD
+from wsm.core.content import (
+    Content,
+    Edit,
+    File,
+    Image,
+    MediaSource,
+    Poll,
+    Reaction,
+    Revoke,
+    SendClass,
+    Text,
+    Video,
+    Voice,
+    is_message,
+    needs_media,
+)
+from wsm.core.ids import BareId
+from wsm.sandbox.waha import Engine
+from wsm.sandbox.waha.control import Phone
+from wsm.store import media
+
+ANA = "5511900000001"
+CHAT = f"{ANA}@c.us"
+FILES = {
+    "image": b"\xff\xd8\xff" + bytes(5_000),
+    "file": b"%PDF-1.7 nota",
+    "voice": b"OggS" + bytes(40),
+    "video": b"\x00\x00\x00\x20ftypisom" + bytes(40),
+}
+SAID = [kind for kind, content in GOOD.items() if is_message(content)]
+
+
+async def ask(office: PostOffice, content: Content, chat: str = CHAT) -> None:
+    office.clock()
+    await office.at.asks_to_send(chat, content)
+
+
+async def writes(office: PostOffice) -> BareId:
+    """Let the customer write, and be told that it is his turn. Returns his message's id."""
+    async with Phone(office.waha.base_url) as phone:
+        said = await phone.say(office.at.address.session, ANA, "oi")
+    await delivered(office)
+    await delivered(office)
+    return BareId(said)
+
+
+async def delivered(office: PostOffice) -> list[Any]:
+    """Deliver until nothing waits, let WAHA's webhooks in, and return the intents that were asked for."""
+    while await office.deliver():
+        pass
+    assert await office.waha.idle()
+    office.clock()
+    await office.at.turn(*(got.body for got in office.hook.got if got.body))
+    return await office.rows(
+        "select kind, state, reason, reserved_id from outbox where class not in ('turn', 'place') order by id"
+    )
+
+
+def with_file(content: Content, number: int | None) -> Content:
+    if number is None:
+        return content
+    assert isinstance(content, Image | File | Voice | Video)
+    return msgspec.structs.replace(content, media=MediaSource(stored=number, filename="a.bin"))
+
+
+@pytest.mark.parametrize("engine", Engine)
+async def test_every_kind_that_is_asked_for_arrives_once(database: Urls, engine: Engine) -> None:
+    async with post_office(database, engine=engine) as office:
+        asked = await writes(office)
+        for kind in SAID:
+            number = None
+            if needs_media(GOOD[kind]) is not None:
+                number = await media.put(
+                    office.at.database,
+                    office.at.tenant,
+                    FILES[kind],
+                    mimetype="application/octet-stream",
+                    filename=None,
+                    now=office.at.now,
+                )
+            content = with_file(GOOD[kind], number)
+            if isinstance(content, Text):
+                content = Text(text=content.text, reply_to=asked)
+            await ask(office, content)
+        intents = await delivered(office)
+        assert [(each.kind, each.state) for each in intents] == [(kind, "sent") for kind in SAID], intents
+        inbox = office.waha.world.phone(ANA).inbox[1:]  # after the notice
+        assert [message.kind for message in inbox] == SAID
+        assert [message.id for message in inbox] == [each.reserved_id for each in intents]
+        assert inbox[0].reply_to == f"false_{CHAT}_{asked}"
+        history = await office.rows("select kind, body from messages where from_me order by id")
+        assert [row.kind for row in history[1:]] == ["document" if kind == "file" else kind for kind in SAID]
+
+
+@pytest.mark.parametrize("engine", Engine)
+async def test_what_acts_on_messages_is_done_once_and_stands_in_the_history(
+    database: Urls, engine: Engine
+) -> None:
+    async with post_office(database, engine=engine) as office:
+        theirs = await writes(office)
+        await ask(office, Text(text="olá"))
+        await delivered(office)
+        [ours] = await office.rows("select bare_id from messages where body = 'olá'")
+        for content in (
+            Reaction(target=theirs, emoji="👍"),
+            Edit(target=ours.bare_id, text="olá!"),
+            GOOD["seen"],
+            GOOD["typing"],
+            Revoke(target=ours.bare_id),
+        ):
+            await ask(office, content)
+            assert (await delivered(office))[-1].state == "sent"
+        phone = office.waha.world.phone(ANA)
+        [message] = [each for each in phone.inbox if each.id == ours.bare_id]
+        assert (message.text, message.deleted) == ("olá!", True)
+        assert [act.kind for act in phone.acts] == ["reaction", "edit", "revoke"]
+        kinds = await office.rows("select kind from messages where kind <> 'text' order by id")
+        assert [row.kind for row in kinds] == ["reaction", "edit", "revoke"]
+
+
+async def test_a_file_that_is_gone_ends_its_intent_and_nothing_else(database: Urls) -> None:
+    async with post_office(database) as office:
+        await writes(office)
+        await ask(office, Image(media=MediaSource(stored=999)))
+        await ask(office, Image(media=MediaSource(url="https://10.example.invalid./x.jpg")))
+        await ask(office, Text(text="olá"))
+        gone, waiting, text = await delivered(office)
+        assert (gone.state, gone.reason) == ("failed", "media: the store has no such file, or has it no more")
+        assert waiting.state in {"pending", "failed"}
+        assert waiting.reason
+        assert text.state == "sent"
+
+
+async def test_what_the_engine_turns_out_not_to_have_is_a_reason_when_it_is_claimed(database: Urls) -> None:
+    async with post_office(database) as office:
+        await writes(office)
+        await ask(office, Poll(question="?", options=("a", "b")))
+        whole = msgspec.json.decode(
+            office.at.body("session.status", {"name": office.at.address.session, "status": "WORKING"})
+        )
+        await office.at.turn(msgspec.json.encode({**whole, "engine": "VENOM"}))
+        [poll] = await delivered(office)
+        assert (poll.state, poll.reason) == ("failed", "kind: the session's engine, VENOM, cannot send poll")
+        assert [message.kind for message in office.waha.world.phone(ANA).inbox] == ["text"]
+
+
+async def test_a_target_is_named_in_full_and_an_id_that_is_taken_is_not_used_twice(database: Urls) -> None:
+    async with post_office(database) as office:
+        await writes(office)
+        await ask(office, Reaction(target=BareId("3EB0NOWHERE"), emoji="👍"))
+        [refused] = await delivered(office)
+        assert (refused.state, refused.reserved_id) == ("failed", None)
+        await asyncio.gather(*(ask(office, Text(text=str(number))) for number in range(5)))
+        intents = await delivered(office)
+        assert len({each.reserved_id for each in intents[1:]}) == 5
+
+
+@pytest.mark.parametrize("first", ["answer", "echo"])
+async def test_the_history_says_who_spoke_whichever_evidence_came_first(database: Urls, first: str) -> None:
+    async with post_office(database) as office:
+        await office.write(ANA)
+        await office.deliver()
+        for send_class in (SendClass.AGENT, SendClass.BOT):
+            await office.at.asks_to_send(CHAT, Text(text=send_class), send_class=send_class)
+            if first == "echo":
+                claimed = await office.must_claim()
+                await office.echo(claimed)
+                await office.sent(claimed)
+            else:
+                await office.deliver()
+        rows = await office.rows("select author, body from messages where from_me order by id")
+        assert [(row.author, row.body) for row in rows[1:]] == [("agent", "agent"), ("bot", "bot")]

@@ -1,0 +1,199 @@
+"""A session's outbox in memory, moved by `core.pacing` and a clock that the test moves.
+
+It keeps every claim, and finds what the core asks for by counting them: what the store finds by numbers and
+indexes must be the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from wsm.core.content import SendClass
+from wsm.core.pacing import (
+    After,
+    Budget,
+    Correspondent,
+    Head,
+    Numbers,
+    Pace,
+    Wait,
+    after_claim,
+    choose,
+    curve,
+    put_off,
+    refused,
+    typing_time,
+)
+
+MONDAY = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SAO_PAULO = timedelta(hours=-3)
+_ORDER = list(SendClass)
+_NEVER_HELD = {SendClass.AGENT, SendClass.TURN}
+
+
+class Intent(msgspec.Struct):
+    """Something to say; `not_before` moves when it is put off or typed."""
+
+    id: int
+    urgency: SendClass
+    chat: int
+    cold: bool
+    since: datetime
+    not_before: datetime
+    typing_until: datetime | None = None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """It left. behind: more urgent ones that could have left instead."""
+
+    intent: Intent
+    at: datetime
+    budget: Budget | None
+    behind: int
+
+
+class Paced:
+    """One session."""
+
+    def __init__(self, pace: Pace, chance: Callable[[], float], *, types: bool = True) -> None:
+        self.pace = pace
+        self.chance = chance
+        self.types = types
+        self.pending: dict[tuple[SendClass, bool], dict[int, Intent]] = defaultdict(dict)
+        self.off: dict[int, Intent] = {}
+        self.claims: list[Claim] = []
+        self.failed: list[tuple[int, str]] = []
+        self.times: dict[Budget | None, list[datetime]] = defaultdict(list)
+        self.told: dict[int, list[tuple[datetime, SendClass]]] = defaultdict(list)
+        self.after: After | None = None
+        self.next_first_at: datetime | None = None
+        self.warm_since: datetime | None = None
+        self.frozen_until: datetime | None = None
+        self.picks = 0
+        self._numbers = 0
+
+    def say(self, urgency: SendClass, chat: int, now: datetime, *, cold: bool = False) -> int:
+        """Write an intent and return its number."""
+        self._numbers += 1
+        self.pending[urgency, cold][self._numbers] = Intent(self._numbers, urgency, chat, cold, now, now)
+        return self._numbers
+
+    def step(self, now: datetime) -> datetime | None:
+        """Do one thing that may be done now; say when to come again, None when nothing is left."""
+        while True:
+            heads = {head.id: head for head in self._heads(now)}
+            chosen = choose(self.pace, self.numbers(now), heads.values(), now)
+            if not isinstance(chosen, Head):
+                return self._later(chosen, now)
+            intent = self.pending[chosen.urgency, chosen.cold][chosen.id]
+            whom = self._whom(intent, now)
+            if refusal := refused(self.pace, chosen, whom, now):
+                self.failed.append((intent.id, refusal.why))
+                del self.pending[intent.urgency, intent.cold][intent.id]
+            elif wait := put_off(self.pace, chosen, whom, now, self.chance()):
+                intent.not_before = wait.until
+                self.off[intent.id] = intent
+            elif chosen.types and not chosen.typed:
+                intent.typing_until = intent.not_before = now + typing_time(
+                    self.pace, "text", 80, self.chance()
+                )
+                self.picks += 1
+                self.off[intent.id] = intent
+                return now
+            else:
+                self._claim(chosen, intent, now)
+                return now
+
+    def run(self, until: datetime, now: datetime) -> datetime:
+        """Let time pass until then, and everything leave in it that may."""
+        at = self.step(now)
+        while at is not None and at <= until:
+            at = self.step(at)
+        return until
+
+    def numbers(self, now: datetime) -> Numbers:
+        """What the core asks for, counted."""
+        pace, replies, firsts = self.pace, self.times[Budget.REPLY], self.times[Budget.FIRST]
+        everything = self.times[None]
+        day = (now - self.warm_since).days if self.warm_since else 0
+        limits = curve(pace)
+        typing = [at for each in self.off.values() if (at := each.typing_until) is not None and at > now]
+        return Numbers(
+            local=(now + SAO_PAULO).replace(tzinfo=None),
+            picks=self.picks,
+            next_at=self.after.next_at if self.after else None,
+            next_first_at=self.next_first_at,
+            warm_since=self.warm_since,
+            first_at=firsts[-1] if firsts else None,
+            frozen_until=self.frozen_until,
+            reply_minute=_nth(replies, pace.reply_per_minute),
+            reply_day=_nth(replies, pace.reply_per_day),
+            first_day=_nth(firsts, limits[day]) if day < len(limits) else None,
+            all_minute=_nth(everything, pace.per_minute),
+            all_hour=_nth(everything, pace.per_hour),
+            all_day=_nth(everything, pace.per_day),
+            typing=len(typing),
+            typing_until=min(typing, default=None),
+        )
+
+    def _heads(self, now: datetime) -> Iterator[Head]:
+        for those in self.pending.values():
+            held: set[int] = set()
+            for each in those.values():
+                if each.not_before <= now and each.chat not in held:
+                    yield self._head(each)
+                    break
+                held.add(each.chat)
+
+    def _head(self, intent: Intent) -> Head:
+        return Head(
+            id=intent.id,
+            urgency=intent.urgency,
+            cold=intent.cold,
+            since=intent.since,
+            typed=intent.typing_until is not None,
+            types=self.types and self.pace.typing,
+        )
+
+    def _whom(self, intent: Intent, now: datetime) -> Correspondent:
+        told = self.told[intent.chat]
+        automatic = [at for at, urgency in told if urgency not in {SendClass.AGENT, SendClass.TURN}]
+        return Correspondent(
+            told_at=told[-1][0] if told else None,
+            automated_at=_nth(automatic, self.pace.contact_automated_per_day),
+        )
+
+    def _claim(self, head: Head, intent: Intent, now: datetime) -> None:
+        self.after = after_claim(self.pace, self.numbers(now), head, now, self.chance())
+        self.next_first_at = self.after.next_first_at or self.next_first_at
+        self.warm_since = self.after.warm_since or self.warm_since
+        self.picks += not head.typed
+        del self.pending[intent.urgency, intent.cold][intent.id]
+        behind = 0 if head.typed else self._behind(intent, now)
+        self.claims.append(Claim(intent, now, head.budget, behind))
+        self.told[intent.chat].append((now, intent.urgency))
+        self.times[head.budget].append(now)
+        self.times[None].append(now)
+
+    def _behind(self, intent: Intent, now: datetime) -> int:
+        """How many were more urgent, answer people who wrote, and were held up by nobody of theirs."""
+        gap = timedelta(seconds=self.pace.contact_gap_seconds)
+        behind = 0
+        for head in self._heads(now):
+            told = self.told[self.pending[head.urgency, head.cold][head.id].chat]
+            free = not told or told[-1][0] + gap <= now
+            more_urgent = _ORDER.index(head.urgency) < _ORDER.index(intent.urgency)
+            behind += more_urgent and free and not head.cold and head.urgency in _NEVER_HELD
+        return behind
+
+    def _later(self, wait: Wait | None, now: datetime) -> datetime | None:
+        self.off = {number: each for number, each in self.off.items() if each.not_before > now}
+        soon = [each.not_before for each in self.off.values()]
+        return min([*soon, *([wait.until] if wait else [])], default=None)
+
+
+def _nth(times: list[datetime], count: int) -> datetime | None:
+    """The time of the claim so many before the next."""
+    return times[-count] if len(times) >= count else None
