@@ -13,12 +13,13 @@ import msgspec
 from outboxes import PENDING, SENT, Outbox, fresh_id
 from shop import Shop
 from wsm.core.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown, WsmError
-from wsm.core.outbox import Claimed, Doubtful, Outcome, after_error, after_look_up
+from wsm.core.outbox import TRANSITIONS, Claimed, Doubtful, Outcome, after_error, after_look_up
 
 CALLS = ("ok", "lost", "left", "leaves later", "away", "unauthorized", "refused")
 PHONES = ("5511900000001", "5511900000002", "5511900000003")
 EVIDENCE = timedelta(seconds=180)
 YOUNG = timedelta(seconds=4)
+MOVES = {(row.state, row.next) for row in TRANSITIONS}
 UNSETTLED = {"pending", "sending", "indeterminate"}
 ERRORS: dict[str, WsmError] = {
     "refused": GatewayRefused(400, "bad_request"),
@@ -53,6 +54,7 @@ class World(Outbox):
         self.sent_ones: list[Sent] = []
         self.reserved: dict[int, str | None] = {}
         self.tickets: dict[int, int] = {}
+        self.states_before: dict[int, str] = {}
 
     async def do(self, move: str, number: int) -> None:
         """Make a move; one that is not possible now does nothing."""
@@ -184,6 +186,10 @@ class World(Outbox):
 
     async def _check(self) -> None:
         rows: list[Any] = await self.intents()
+        for row in rows:
+            before = self.states_before.get(row.id, row.state)
+            assert before == row.state or (before, row.state) in MOVES, f"{before} became {row.state}"
+        self.states_before = {row.id: row.state for row in rows}
         assert sum(row.state == "sending" for row in rows) <= 1, "one in flight"
         believed = {row.id for row in rows if row.state == "sent"}
         assert believed <= {sent.claimed.id for sent in self.sent_ones}, "said to be sent before it was"

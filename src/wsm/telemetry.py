@@ -49,6 +49,11 @@ EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the c
 SENDS = Counter(
     "wsm_sends", "Outbox intents settled, by class, kind and outcome.", ["intent", "kind", "outcome"]
 )
+SENDS_REFUSED = Counter(
+    "wsm_sends_refused",
+    "Intents that never leave by a rule of wsm's own (opt-out, breakers), by why.",
+    ["why"],
+)
 LOCKS_SEEN = Counter("wsm_locks", "Times that WhatsApp held a number back, by why.", ["why"])
 
 GATEWAY_REQUESTS = Counter(
@@ -100,7 +105,7 @@ SESSION_REPAIRS = Counter(
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
-    LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
+    SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
     OUTBOX_DUE, OUTBOX_AGE, OUTBOX_WAITING, FROZEN, DIRECTORY_SESSIONS, SESSIONS,

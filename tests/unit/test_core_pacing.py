@@ -17,7 +17,6 @@ from wsm.core.content import SendClass
 from wsm.core.outbox import Lock
 from wsm.core.pacing import (
     FAIR,
-    REASONS,
     Budget,
     Correspondent,
     Head,
@@ -25,7 +24,6 @@ from wsm.core.pacing import (
     Pace,
     Refusal,
     Wait,
-    Why,
     after_claim,
     choose,
     curve,
@@ -39,6 +37,7 @@ from wsm.core.pacing import (
     typing_time,
     until_open,
 )
+from wsm.core.reasons import REASONS, Why
 
 DEFAULT = Pace()
 OPEN = Pace(first_contacts=True)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from wsm.core.errors import Unavailable
 from wsm.core.ids import ServerName, SessionName, TenantId
 from wsm.core.outbox import LOCKS
-from wsm.core.pacing import Why
+from wsm.core.reasons import Why
 from wsm.store import fleet, media
 from wsm.store.database import Database
 from wsm.store.leadership import Leadership

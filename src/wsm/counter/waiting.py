@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from wsm.config import Settings
 from wsm.core.errors import BadInput
 from wsm.core.ids import SessionName
-from wsm.core.pacing import in_words
 from wsm.core.phones import masked
+from wsm.core.reasons import in_words
 from wsm.desk import add_verb, tenant_number
 from wsm.sandbox.screen import plain
 from wsm.wire.waha import chat_id

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsm.core.pacing import in_words
+from wsm.core.reasons import in_words
 
 _COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _ACKS = {0: "sent", 1: "sent ✓", 2: "delivered ✓✓", 3: "read ✓✓", 4: "played ✓✓"}

@@ -34,6 +34,7 @@ from wsm.core.pacing import (
     typing_time,
 )
 from wsm.store.database import Transaction
+from wsm.telemetry import SENDS_REFUSED
 
 _TYPED = frozenset(
     {"text", "image", "file", "voice", "video", "location", "contact", "poll"}
@@ -171,6 +172,7 @@ def _may_reach(transaction: Transaction, pacing: Pacing, head: Head, row: Any) -
     if refusal := refused(pace, head, whom, now):
         state = IntentState.DROPPED if refusal.dropped else IntentState.FAILED
         transaction.later("refuse_intent", id=row.id, state=state, reason=refusal.why, why=refusal.why)
+        SENDS_REFUSED.labels(refusal.why).inc()
         if loops(pace, head, whom):
             until = now + timedelta(minutes=pace.bot_pause_minutes)
             transaction.later("pause_bot", conversation=row.conversation_id, until=until)
