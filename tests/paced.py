@@ -55,7 +55,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Paced:
-    """One session."""
+    """One session. off: what has to wait by itself; put_off: what ever had to, and is still there."""
 
     def __init__(self, pace: Pace, chance: Callable[[], float], *, types: bool = True) -> None:
         self.pace = pace
@@ -63,6 +63,8 @@ class Paced:
         self.types = types
         self.pending: dict[tuple[SendClass, bool], dict[int, Intent]] = defaultdict(dict)
         self.off: dict[int, Intent] = {}
+        self.put_off: dict[int, Intent] = {}
+        self.chats: dict[tuple[int, SendClass], dict[int, None]] = defaultdict(dict)
         self.claims: list[Claim] = []
         self.failed: list[tuple[int, str]] = []
         self.times: dict[Budget | None, list[datetime]] = defaultdict(list)
@@ -78,6 +80,7 @@ class Paced:
         """Write an intent and return its number."""
         self._numbers += 1
         self.pending[urgency, cold][self._numbers] = Intent(self._numbers, urgency, chat, cold, now, now)
+        self.chats[chat, urgency][self._numbers] = None
         return self._numbers
 
     def step(self, now: datetime) -> datetime | None:
@@ -91,16 +94,16 @@ class Paced:
             whom = self._whom(intent, now)
             if refusal := refused(self.pace, chosen, whom, now):
                 self.failed.append((intent.id, refusal.why))
-                del self.pending[intent.urgency, intent.cold][intent.id]
+                self._gone(intent)
             elif wait := put_off(self.pace, chosen, whom, now, self.chance()):
                 intent.not_before = wait.until
-                self.off[intent.id] = intent
+                self.off[intent.id] = self.put_off[intent.id] = intent
             elif chosen.types and not chosen.typed:
                 intent.typing_until = intent.not_before = now + typing_time(
                     self.pace, "text", 80, self.chance()
                 )
                 self.picks += 1
-                self.off[intent.id] = intent
+                self.off[intent.id] = self.put_off[intent.id] = intent
                 return now
             else:
                 self._claim(chosen, intent, now)
@@ -139,13 +142,24 @@ class Paced:
         )
 
     def _heads(self, now: datetime) -> Iterator[Head]:
+        """Of each class the one that may go since longest; in a chat the first that was written."""
         for those in self.pending.values():
-            held: set[int] = set()
-            for each in those.values():
-                if each.not_before <= now and each.chat not in held:
-                    yield self._head(each)
-                    break
-                held.add(each.chat)
+            put_off = [each for each in self.put_off.values() if those.get(each.id) is each]
+            fresh = (each for each in those.values() if each.id not in self.put_off and self._is_first(each))
+            first = next(fresh, None)
+            due = [each for each in put_off if each.not_before <= now and self._is_first(each)]
+            due += [first] if first is not None and first.not_before <= now else []
+            if due:
+                yield self._head(min(due, key=lambda each: (each.not_before, each.id)))
+
+    def _is_first(self, intent: Intent) -> bool:
+        return next(iter(self.chats[intent.chat, intent.urgency])) == intent.id
+
+    def _gone(self, intent: Intent) -> None:
+        """Take one out that left, or never will."""
+        del self.pending[intent.urgency, intent.cold][intent.id]
+        del self.chats[intent.chat, intent.urgency][intent.id]
+        self.put_off.pop(intent.id, None)
 
     def _head(self, intent: Intent) -> Head:
         return Head(
@@ -170,7 +184,7 @@ class Paced:
         self.next_first_at = self.after.next_first_at or self.next_first_at
         self.warm_since = self.after.warm_since or self.warm_since
         self.picks += not head.typed
-        del self.pending[intent.urgency, intent.cold][intent.id]
+        self._gone(intent)
         behind = 0 if head.typed else self._behind(intent, now)
         self.claims.append(Claim(intent, now, head.budget, behind))
         self.told[intent.chat].append((now, intent.urgency))

@@ -27,6 +27,8 @@ from wsm.wire.waha import message_key
 
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
+_REFUSED_AT_ONCE = 100
+"""So many are dropped, refused or put off in one transaction, which has its time: a campaign may be one mistake."""
 _HELD = timedelta(seconds=10)
 """How long a session that may not act is left alone: its way out is not confirmed, or its number."""
 
@@ -107,14 +109,13 @@ async def claim(
     Returns None when nothing may leave before its time. In order per chat and class, one in flight per
     session, as `core.pacing.choose` says. Intents that are no longer true are dropped on the way.
     """
-    async with locked(database, session[1].tenant, now) as transaction:
-        while True:
-            [rows] = await transaction.each(pacing.asked(session[0]))
-            step = _step(transaction, session, bell, fresh_id, rows, pacing, loaded)
-            if not isinstance(step, Nothing):
-                return step
-            if step is Nothing.DONE:
-                return None
+    while True:
+        async with locked(database, session[1].tenant, now) as transaction:
+            for _ in range(_REFUSED_AT_ONCE):
+                [rows] = await transaction.each(pacing.asked(session[0]))
+                step = _step(transaction, session, bell, fresh_id, rows, pacing, loaded)
+                if step is not Nothing.AGAIN:
+                    return None if step is Nothing.DONE else step
 
 
 async def sent_and_claim(

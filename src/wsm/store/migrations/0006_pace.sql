@@ -48,7 +48,9 @@ alter table outbox
     add column typing_until timestamptz;
 drop index outbox_due;
 drop index outbox_waiting;
-create index outbox_heads on outbox (tenant_id, session_id, class, cold, id) where state = 'pending';
+create index outbox_heads on outbox (tenant_id, session_id, class, cold, not_before, id) where state = 'pending';
+create index outbox_typing on outbox (tenant_id, session_id, typing_until)
+    where state = 'pending' and typing_until is not null;
 create index outbox_chat on outbox (tenant_id, conversation_id, class, id)
     where state in ('pending', 'sending', 'indeterminate');
 create index outbox_soon on outbox (tenant_id, session_id, not_before)

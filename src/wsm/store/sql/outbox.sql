@@ -73,7 +73,7 @@ where p.due_at <= %(now)s or p.due_at is null and exists (
 
 -- name: next_pending
 -- A session's pace, and of each class (to people who have written, and to those who never did) the first that may be
--- next: in order of writing, nothing while something is in flight, and nothing in a chat with something in flight or
+-- next: by when it may, in its chat in the order of writing; nothing while something is in flight, and nothing in a chat with something in flight or
 -- in doubt. One row without an id where there is none.
 -- (offset 0: each claim is looked up by its number, however many there are.)
 with p as materialized (
@@ -145,11 +145,11 @@ left join lateral (
                           and e.state in ('sending', 'indeterminate'))
           and not exists (select from outbox e where e.conversation_id = o.conversation_id
                           and e.class = o.class and e.id < o.id and e.state = 'pending')
-        order by o.id limit 1) h
+        order by o.not_before, o.id limit 1) h
     where not exists (select from outbox e where e.session_id = p.session and e.state = 'sending')) o on true
 left join lateral (
     select count(*) as typing, min(typing_until) as typing_ends from outbox
-    where session_id = p.session and state = 'pending' and typing_until > %(now)s and not_before > %(now)s) t on true
+    where session_id = p.session and state = 'pending' and typing_until > %(now)s) t on true
 left join conversations c on c.id = o.conversation_id
 left join contacts w on w.id = c.contact_id
 left join tickets tk on tk.id = o.ticket_id
