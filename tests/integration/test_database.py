@@ -110,7 +110,7 @@ async def _writes_what_may_not_be(store: Database, *, asking: bool) -> None:
     """Put statements off of which the first fails, and then ask, or only commit."""
     async with locked(store, TENANT, NOW) as transaction:
         transaction.later("add_aliases", aliases=["x"], contacts=[1])
-        transaction.later("abandon", bell="x")
+        transaction.later("abandon", bell="x", again=[])
         if asking:
             await transaction.rows("show_line")
 

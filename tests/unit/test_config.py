@@ -8,6 +8,7 @@ import pytest
 
 from wsm.config import Settings, WahaServer, load, master_key
 from wsm.core.errors import BadInput
+from wsm.core.pacing import Pace
 
 KEY = "5ec2e7" * 11
 PASSWORD = "pässwörd-5ec2e7"
@@ -59,7 +60,16 @@ def test_every_field_can_be_set_by_its_own_variable(field: msgspec.structs.Field
     loaded = getattr(load({**environ, f"WSM_{field.name.upper()}": text}), field.name)
     assert loaded != field.default
     listed = tuple(part.strip() for part in text.split(","))
-    assert loaded in (text, 7, 7.0, 7000000, 70000000, {"k2": KEY}, listed)
+    assert loaded in (
+        text,
+        7,
+        7.0,
+        7000000,
+        70000000,
+        {"k2": KEY},
+        listed,
+        Pace(gap_seconds=1, first_gap_seconds=(5, 6)),
+    )
 
 
 @pytest.mark.parametrize(
