@@ -1,7 +1,7 @@
 # One command each for people, hooks and CI. Works in any folder, with nothing but make, git and Python 3.11+.
 #   PYTHON=…    the interpreter for a new .venv     ONCE=1   the story ends by itself
 #   ARGS='…'    go to pytest: make test ARGS='-k signature'
-#   ONLY=ingest|bells|queues|turns|latency|growth|clients|waiting   one family of the benchmarks; ROUNDS=3
+#   ONLY=ingest|bells|queues|turns|latency|growth|line|clients|waiting   one family of the benchmarks; ROUNDS=3
 #   SEEDS=50  MESSAGES=4000  FIRST=1   how many seeds, accepted deliveries in each at least, the first seed
 
 SHELL := /bin/sh

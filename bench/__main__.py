@@ -20,7 +20,7 @@ import msgspec
 
 from bench.harness import OUT, Row, Rows, say
 
-FAMILIES = ("ingest", "bells", "queues", "turns", "latency", "growth", "clients", "waiting")
+FAMILIES = ("ingest", "bells", "queues", "turns", "latency", "growth", "line", "clients", "waiting")
 _FSYNCS = 200
 LATEST = OUT / "latest.json"
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from databases import Database as Urls
+from wsm.core.asks import What
 from wsm.core.content import Content, SendClass
 from wsm.core.events import Origin
 from wsm.core.ids import DEFAULT_SERVER, ChatAddress, ChatId, EntryId, SessionAddress, SessionName, TenantId
@@ -18,6 +19,7 @@ from wsm.store import fleet, reads
 from wsm.store.database import Database
 from wsm.streams.handover import Bell, Entry
 from wsm.streams.keys import Kind
+from wsm.wire.asks import ask_command
 from wsm.wire.waha import close_command, send_command
 from wsm.worker.turn import Settled, Turns
 
@@ -136,6 +138,15 @@ class Shop:
         name = id or f"{next(_numbers):032x}"
         body = send_command(address, content, id=name, by="cli", send_class=send_class, **times)
         return await self.turn(body, origin=Origin.CLI)
+
+    async def asks(self, what: What, chat: str | None = None, *, by: str = "cli") -> Settled:
+        """Ask for something of the line, as the command line does; of a phone's ticket, if one is named."""
+        return await self.turn(self.ask(what, chat, by=by), origin=Origin.CLI)
+
+    def ask(self, what: What, chat: str | None = None, *, by: str = "cli") -> bytes:
+        """The body of such an ask."""
+        its = ChatId(f"{chat}@c.us") if chat else None
+        return ask_command(self.address, what, id=f"{next(_numbers):032x}", by=by, chat=its)
 
     async def line(self) -> list[tuple[str, int | None]]:
         """The line: (chat, place), place None for who is served."""

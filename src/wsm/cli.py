@@ -11,29 +11,17 @@ import gc
 import logging
 import os
 import sys
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsm import config
-from wsm.core.errors import BadInput, NotFound, StoreUnavailable, StreamsUnavailable, WsmError
-from wsm.core.ids import (
-    DEFAULT_SERVER,
-    ChatAddress,
-    ChatId,
-    ServerName,
-    SessionAddress,
-    SessionName,
-)
+from wsm.core.errors import BadInput, StoreUnavailable, StreamsUnavailable, WsmError
+from wsm.core.ids import DEFAULT_SERVER, ServerName, SessionAddress, SessionName
 from wsm.counter.commands import add_sends
+from wsm.counter.line import Counter
 from wsm.counter.waiting import add_outbox
 from wsm.desk import Desk, tenant_number
 from wsm.switchboard.commands import add_sessions, add_ways
-
-if TYPE_CHECKING:
-    from wsm.store.database import Database
 
 HOME = Path(".wsm")
 """Where `wsm story` and `wsm up` keep their embedded servers, below the current folder."""
@@ -86,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     story.add_argument("--home", type=Path, default=HOME / "story", help="where data and logs are kept")
     story.set_defaults(run=_story)
 
-    _line_commands(commands)
+    counter = Counter(_settings)
+    counter.add_line(commands)
+    counter.add_queue(commands)
+    counter.add_agent(commands)
     desk = Desk(_settings)
     _tenant_commands(commands, desk)
     add_sessions(commands, _settings)
@@ -98,22 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     commands.add_parser("metrics", help="print the list of metrics").set_defaults(run=_metrics)
     return parser
-
-
-def _line_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    line = commands.add_parser("line", help="the line of a tenant")
-    verbs = line.add_subparsers(metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="who is served and who waits")
-    show.add_argument("tenant", type=tenant_number)
-    show.set_defaults(run=_line_show)
-    close = verbs.add_parser("close", help="close a chat's ticket; the next customer is called")
-    close.set_defaults(run=_line_close)
-    history = commands.add_parser("history", help="everything that was said in a chat")
-    history.set_defaults(run=_history)
-    for parser in (close, history):
-        parser.add_argument("tenant", type=tenant_number)
-        parser.add_argument("chat", help="a phone number with country code, or a chat id")
-        parser.add_argument("--session", help="which of the tenant's sessions, if he has several")
 
 
 def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", desk: Desk) -> None:
@@ -225,74 +200,6 @@ def _check(_: argparse.Namespace) -> int:
         for warning in each.warnings:
             print(f"{'':<12} warning: {warning}")
     return int(any(each.warnings for each in verdicts))
-
-
-def _line_show(arguments: argparse.Namespace) -> None:
-    from wsm.bootstrap import tenant_reads  # noqa: PLC0415
-    from wsm.store import reads  # noqa: PLC0415
-
-    async def run() -> None:
-        async with tenant_reads(_settings()) as database:
-            rows = await reads.line(database, arguments.tenant)
-        for row in rows:
-            place = "served" if row.place is None else f"place {row.place}"
-            told = f"  told {row.told_place}" if row.place and row.told_place else ""
-            print(f"{place:<9} {row.chat_id:<28} {row.session:<24} since {row.entered_at:%H:%M:%S}{told}")
-        if not rows:
-            print("nobody is in line")
-
-    asyncio.run(run())
-
-
-def _line_close(arguments: argparse.Namespace) -> None:
-    from wsm.bootstrap import front_door, tenant_reads  # noqa: PLC0415
-    from wsm.core.events import Origin  # noqa: PLC0415
-    from wsm.streams.handover import Offer  # noqa: PLC0415
-    from wsm.wire.waha import close_command  # noqa: PLC0415
-
-    async def run() -> None:
-        settings = _settings()
-        async with tenant_reads(settings) as database:
-            address = (await _conversation(database, arguments))[0]
-        body = close_command(address, id=uuid.uuid4().hex, by="cli")
-        received_at_ms = time.time_ns() // 1_000_000
-        offer = Offer(address.tenant, address.session, Origin.CLI, received_at_ms, body)
-        async with front_door(settings) as handover:
-            await handover.accept([offer])
-        print(f"asked to close {address.chat}")
-
-    asyncio.run(run())
-
-
-def _history(arguments: argparse.Namespace) -> None:
-    from wsm.bootstrap import tenant_reads  # noqa: PLC0415
-    from wsm.sandbox.screen import history_lines  # noqa: PLC0415
-    from wsm.store import reads  # noqa: PLC0415
-
-    async def run() -> None:
-        async with tenant_reads(_settings()) as database:
-            _, conversation = await _conversation(database, arguments)
-            messages, unsent = await reads.history(database, arguments.tenant, conversation)
-        print("\n".join(history_lines(messages, unsent)))
-
-    asyncio.run(run())
-
-
-async def _conversation(database: "Database", arguments: argparse.Namespace) -> tuple[ChatAddress, int]:
-    """Find the one conversation that a command names."""
-    from wsm.store import reads  # noqa: PLC0415
-
-    tenant = arguments.tenant
-    digits = arguments.chat.lstrip("+")
-    alias = f"{digits}@c.us" if digits.isdigit() else arguments.chat
-    session = SessionName(arguments.session) if arguments.session else None
-    rows = await reads.conversations(database, tenant, [alias], session)
-    if not rows:
-        raise NotFound(f"tenant {tenant} has no conversation with that chat")
-    if len(rows) > 1:
-        raise BadInput("--session", f"needed: one of {', '.join(row.session for row in rows)}")
-    row = rows[0]
-    return ChatAddress(tenant, SessionName(row.session), ChatId(row.chat_id)), row.id
 
 
 def _tenant_add(arguments: argparse.Namespace) -> None:

@@ -126,11 +126,16 @@ def _stopped_in_the_gap(intent: Intent, arrival: Arrival, pauses: Iterable[Pause
 
 
 def _said_twice(run: Records) -> list[str]:
-    """A ticket is told its turn once, and no place twice."""
+    """A ticket is told its turn once, and no place twice, and once more each time it is opened again."""
+    reopened = Counter(
+        row.ticket_id for line in run.lines for row in line.audit if row.what.startswith("ticket.reopened")
+    )
     said = Counter(
         (each.session, each.ticket, each.what, each.text) for each in run.intents if each.state == "sent"
     )
-    return [f"{what} was said {number} times" for what, number in said.items() if number > 1]
+    return [
+        f"{what} was said {number} times" for what, number in said.items() if number > 1 + reopened[what[1]]
+    ]
 
 
 def _lines(run: Records) -> list[str]:

@@ -18,13 +18,14 @@ class Ledger:
         self.waiting: list[int] = []
         self.ever_served: set[int] = set()
         self.claims = 0
+        self._entries: list[int] = []
         self._told: dict[int, int] = {}
         self._chats: dict[int, int] = {}
 
     def replay(self, rows: Iterable[Any]) -> "Ledger":
         """Take rows of the audit in the order of their commits; what is told of sessions moves no line."""
         for row in rows:
-            if row.what.startswith("session."):
+            if row.what.startswith(("session.", "agent.", "line.")):
                 continue
             try:
                 getattr(self, "_" + row.what.replace(".", "_"))(row)
@@ -45,6 +46,25 @@ class Ledger:
     def _open(self, row: Any, place: list[int]) -> None:
         assert row.conversation_id not in self._chats.values(), "a chat has one open ticket at most"
         self._chats[row.ticket_id] = row.conversation_id
+        place.append(row.ticket_id)
+        self._entries.append(row.ticket_id)
+
+    def _ticket_reopened_served(self, row: Any) -> None:
+        assert not self.waiting, "somebody waited"
+        assert len(self.served) < self.capacity, "nobody was free"
+        self._reopen(row, self.served)
+
+    def _ticket_reopened_waiting(self, row: Any) -> None:
+        assert self.waiting or len(self.served) >= self.capacity, "somebody was free"
+        self._reopen(row, self.waiting)
+        self.waiting.sort(key=self._entries.index)
+
+    def _reopen(self, row: Any, place: list[int]) -> None:
+        """Who comes back in time has the place of his entry, and is told of it anew."""
+        assert row.ticket_id in self._entries, "it never was open"
+        assert row.conversation_id not in self._chats.values(), "a chat has one open ticket at most"
+        self._chats[row.ticket_id] = row.conversation_id
+        self._told.pop(row.ticket_id, None)
         place.append(row.ticket_id)
 
     def _ticket_served(self, row: Any) -> None:

@@ -39,6 +39,10 @@ FOR_THAT = {
     "history": {"text", "phone 0"},
     "line show": {"phone 0"},
     "line close": {"phone 0"},
+    **{
+        f"agent {verb}": {"phone 0"}
+        for verb in ("next", "online", "offline", "reply", "transfer", "return", "park", "close")
+    },
     "dead show": {"text", "phone 0"},
     "quarantine show": {"text", "phone 0"},
     **{f"send {kind}": {"phone 0"} for kind in KINDS},
@@ -191,6 +195,7 @@ async def test_no_command_tells_what_it_is_not_there_for(
         await at.hears(PHONES[0], YOUR_TURN)
         await at.quiet()
         await of_tenants(room)
+        await of_agents(room)
         await of_sessions(room, proxy)
         await at.quiet()
         await of_letters(room)
@@ -220,6 +225,32 @@ async def of_tenants(room: Room) -> None:
     await room.run("tenant", "add", SHOP, "--direct", ends=2)
     await room.run("check", ends=1)
     await room.run("line", "close", SHOP, PHONES[0])
+
+
+async def of_agents(room: Room) -> None:
+    chat = (SHOP, "lia", PHONES[0])
+    for words in (
+        ("queue", "set", SHOP, "two", "--max-length", 5, "--pull", "--session", f"user_{SHOP}"),
+        ("queue", "list", SHOP),
+        ("agent", "add", SHOP, "lia", "--capacity", 2),
+        ("agent", "list", SHOP),
+        ("agent", "online", SHOP, "lia"),
+        ("agent", "next", SHOP, "lia"),
+        ("agent", "transfer", *chat, "--to", "lia"),
+        ("agent", "reply", *chat, "já vai"),
+        ("agent", "park", *chat),
+        ("agent", "return", *chat),
+        ("agent", "close", *chat),
+        ("agent", "offline", SHOP, "lia"),
+        ("line", "tend", SHOP),
+        ("line", "show", SHOP),
+    ):
+        await room.run(*words)
+    assert "no agent" in await room.run("agent", "next", SHOP, "nobody", ends=1)
+    assert "no queue" in await room.run("agent", "transfer", *chat, "--queue", "none", ends=1)
+    await room.run("agent", "transfer", *chat, ends=2)
+    await room.run("agent", "add", SHOP, "lia", "--capacity", 101, ends=2)
+    await room.run("queue", "set", SHOP, "two", "--max-length", -1, ends=2)
 
 
 async def of_sessions(room: Room, proxy: ExitProxy) -> None:

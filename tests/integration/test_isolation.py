@@ -33,7 +33,14 @@ async def test_the_same_queries_do_see_their_own_tenant(database: Urls) -> None:
         await both.live([(0, "told")], [(0, "told"), (0, "acks"), (1, "ends")])
         both.asks = both.theirs.tenant
         assert both.heard().keys() >= {
-            *("show_line", "show_audit", "show_messages", "open_line", "due_sessions", "sessions_named"),
+            *(
+                "show_line, bare",
+                "show_audit",
+                "show_messages",
+                "open_line",
+                "due_sessions",
+                "sessions_named",
+            ),
             *("show_history, bare", "evidence, bare", "known_chats, bare", "contacts_by_alias, bare"),
             *("conversations_of_chat, bare", "lease, bare", "leases, bare"),
             *("read contacts", "lock tickets", "change outbox", "read inbound_dedupe"),

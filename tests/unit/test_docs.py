@@ -12,7 +12,7 @@ import pytest
 import commandline
 from wsm import streams
 from wsm.core import engines, outbox
-from wsm.core.conversation import diagram
+from wsm.core.conversation import diagram, ticket_diagram
 from wsm.streams import keys
 from wsm.telemetry import metrics_page
 
@@ -136,7 +136,7 @@ def test_the_table_of_kinds_is_printed_from_the_code() -> None:
 
 def test_the_diagrams_are_printed_from_their_tables() -> None:
     blocks = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
-    drawn = [diagram() + "\n", outbox.diagram() + "\n"]
+    drawn = [diagram() + "\n", ticket_diagram() + "\n", outbox.diagram() + "\n"]
     assert [block for kind, block in blocks if kind == "mermaid"] == drawn
 
 

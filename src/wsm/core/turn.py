@@ -11,9 +11,11 @@ from datetime import timedelta
 
 import msgspec
 
-from wsm.core.attendance import ConversationId, Effect, Line
+from wsm.core.asks import Ask, Asked, follow
+from wsm.core.attendance import Line
 from wsm.core.content import Content, SendClass, is_message, is_own_target, target_of
 from wsm.core.conversation import State
+from wsm.core.courtesy import is_thanks
 from wsm.core.engines import check_way
 from wsm.core.errors import BadInput
 from wsm.core.events import (
@@ -27,6 +29,8 @@ from wsm.core.events import (
     Source,
 )
 from wsm.core.ids import BareId, ChatId, SessionName
+from wsm.core.moments import moment
+from wsm.core.tickets import ConversationId, Did, Effect, Ended
 from wsm.core.wishes import Wish, wish_of
 
 CLOSING_WORD = "#fim"
@@ -124,7 +128,7 @@ def decide(
 
     chats  the conversation of every chat among the events; one that nobody wrote in, or asked to, is
            missing. Their `state` and `handled` are moved along.
-    line   the tenant's line; moved along
+    line   the tenant's line, as far as these events may move it; moved along
     own    bare ids that wsm's own intents have reserved or sent
     answer_since_ms  a customer's backfilled message that was sent before is history, and starts nothing
     known  of what is asked to be sent
@@ -132,21 +136,33 @@ def decide(
     steps: list[Step] = []
     authors = {bare: "agent" if bare in known.agents else "bot" for bare in own}
     for event in sorted(events, key=lambda event: event.order):
-        if event.chat is None or (conversation := chats.get((event.session, event.chat))) is None:
+        conversation = chats.get((event.session, event.chat)) if event.chat else None
+        if isinstance(event, Asked) and isinstance(event.what, Ask):
+            steps += _asked(event, event.what, conversation, line)
+        elif conversation is None:
             continue
-        _follow(conversation, line)
-        if isinstance(event, MessageReceived):
+        elif isinstance(event, MessageReceived):
             steps += _message(event, conversation, line, authors, answer_since_ms)
         elif isinstance(event, HistoryEvent):
             author = "agent" if event.from_me else "customer"
             steps.append(Record(event, conversation.id, author, late=event.order < conversation.handled))
         elif isinstance(event, CloseAsked):
-            steps += line.closed(conversation.id, conversation.state, event.by)
+            steps += line.closed(conversation.id, event.by)
         elif isinstance(event, SendAsked):
             steps.append(_send(event, conversation, known))
+    steps += [*line.refilled(), *line.lines_moved()]
     for conversation in chats.values():
         _follow(conversation, line)
     return steps
+
+
+def _asked(event: Asked, ask: Ask, conversation: Conversation | None, line: Line) -> list[Effect]:
+    """Move the line as somebody asks; what is refused says whose ask it was."""
+    effects = follow(ask, event.by, conversation.id if conversation else None, line)
+    return [
+        msgspec.structs.replace(effect, ask=event.key) if effect.did is Did.REFUSED else effect
+        for effect in effects
+    ]
 
 
 def _message(
@@ -168,9 +184,11 @@ def _message(
         return [record]
     conversation.handled = event.order
     if author == "customer":
-        return [*line.wrote(conversation.id, conversation.state), record]
+        wrote_at = moment(event.order.sent_at_ms)
+        thanks = is_thanks(event.body)
+        return [*line.wrote(conversation.id, at=wrote_at, session=event.session, thanks=thanks), record]
     if event.body.strip().lower() == CLOSING_WORD:
-        return [record, *line.closed(conversation.id, conversation.state, "agent")]
+        return [record, *line.closed(conversation.id, "agent")]
     return [record]
 
 
@@ -190,8 +208,8 @@ def _wished(
     if late:
         return steps
     conversation.handled = event.order
-    if is_out and conversation.state is State.WAITING:
-        steps += line.closed(conversation.id, conversation.state, "customer")
+    if is_out and line.state(conversation.id) is State.WAITING:
+        steps += line.closed(conversation.id, "customer", Ended.LEFT)
     return steps
 
 
@@ -239,9 +257,5 @@ def _author(event: MessageReceived, authors: Mapping[BareId, str]) -> str:
 
 
 def _follow(conversation: Conversation, line: Line) -> None:
-    """Move a conversation along with the line: an open ticket says its state, a lost one is closed."""
-    state = line.state(conversation.id)
-    if state is not None:
-        conversation.state = state
-    elif conversation.state in {State.WAITING, State.SERVED}:
-        conversation.state = State.CLOSED
+    """Move a conversation along with the line: it is where its newest ticket is."""
+    conversation.state = line.state(conversation.id) or conversation.state

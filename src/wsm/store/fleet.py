@@ -1,6 +1,6 @@
 """What crosses tenants, under the role `wsm_system`: provisioning, the directory, due work, the purge."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
@@ -11,6 +11,18 @@ from wsm.core.errors import BadInput
 from wsm.core.ids import ServerName, SessionAddress, TenantId
 from wsm.core.placement import choose
 from wsm.store.database import Database, Transaction
+
+_NAME_CHARACTERS = 60
+QUEUE_VALUES = {
+    "capacity": (0, 1_000_000),
+    "ageing_minutes": (1, 10_080),
+    "max_length": (0, 10_000),
+    "max_wait_minutes": (0, 10_080),
+    "reopen_hours": (0, 720),
+    "pull": (False, True),
+    "keeps": (False, True),
+}
+"""What may be said of a queue, and the bounds."""
 
 
 async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale: str, capacity: int) -> None:
@@ -24,6 +36,37 @@ async def add_tenant(database: Database, tenant: TenantId, *, name: str, locale:
     async with database.transaction() as transaction:
         await transaction.run("add_tenant", tenant=tenant, name=name, locale=locale)
         await transaction.run("add_queue", tenant=tenant, capacity=capacity)
+
+
+async def set_queue(
+    database: Database,
+    tenant: TenantId,
+    queue: str,
+    sessions: Sequence[str] = (),
+    **values: int | bool | None,
+) -> None:
+    """Make a queue, or change what is not None of it, under the tenant's lock. BadInput names a bad value.
+
+    sessions  whose customers enter here from now on
+    values    of QUEUE_VALUES; 0 takes a limit away
+
+    Whoever can be called by it is called by the tenant's next turn.
+    """
+    if not 1 <= len(queue) <= _NAME_CHARACTERS:
+        raise BadInput("queue", f"a name of {_NAME_CHARACTERS} characters at most")
+    for name, (least, most) in QUEUE_VALUES.items():
+        value = values.setdefault(name, None)
+        if value is not None and not least <= value <= most:
+            raise BadInput(name, f"from {least} to {most}")
+    async with database.transaction() as transaction:
+        transaction.later("lock_lane", tenant=tenant)
+        try:
+            await transaction.run("set_queue", tenant=tenant, queue=queue, **values)
+        except psycopg.errors.ForeignKeyViolation:
+            raise BadInput("tenant", f"there is no tenant {tenant}") from None
+        for session in sessions:
+            if not await transaction.run("set_entrance", tenant=tenant, queue=queue, session=session):
+                raise BadInput("session", f"tenant {tenant} has no session {session}")
 
 
 async def add_session(

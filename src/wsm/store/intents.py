@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from wsm.core.attendance import ConversationId, Did, Effect
 from wsm.core.content import LIFETIME, SendClass, Text, kind_of, lifetime, shown, target_of
 from wsm.core.events import SendAsked
 from wsm.core.ids import BareId
 from wsm.core.moments import moment
 from wsm.core.templates import render
+from wsm.core.tickets import ConversationId, Did, Effect
 from wsm.core.turn import Chats, Send, Wished
 from wsm.core.wishes import Wish
 from wsm.store.database import Transaction, clean, listed
@@ -24,16 +24,15 @@ def row(step: Send | Effect, ticket: int | None, now: datetime) -> dict[str, Any
 
 
 def _notice(effect: Effect, ticket: int | None, now: datetime) -> dict[str, Any]:
-    """Describe a notice. A place that is still to be told is told once, with the number it then has."""
+    """Describe a notice. What is still to be told of a ticket is told once, as it then is."""
     send_class = NOTICES[effect.did]
-    mark = f":{now.timestamp():.6f}" if send_class is SendClass.PLACE else ""
     return {
         "conversation": effect.conversation,
         "ticket": ticket,
         "class": send_class,
         "kind": "text",
         "args": {},
-        "key": f"{send_class}:{ticket}{mark}",
+        "key": f"{send_class}:{ticket}:{now.timestamp():.6f}",
         "not_before": now,
         "expires_at": now + LIFETIME[send_class],
     }

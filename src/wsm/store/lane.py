@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import Any
 
-from wsm.core.attendance import Did, Effect, Line, Spot
+from wsm.core.asks import Asked, SetAgent
+from wsm.core.attendance import Line
 from wsm.core.conversation import State
 from wsm.core.errors import NotFound
 from wsm.core.events import (
@@ -31,14 +32,9 @@ from wsm.core.turn import Chats, Conversation, Known, Record, Send, Step, Wished
 from wsm.store import history, intents, paces
 from wsm.store.database import Database, Transaction, clean, listed
 from wsm.store.history import Evidence
+from wsm.store.tickets import Tickets
 
-_STATE_AFTER = {
-    Did.OPENED_SERVED: State.SERVED,
-    Did.OPENED_WAITING: State.WAITING,
-    Did.SERVED: State.SERVED,
-    Did.CLOSED: State.CLOSED,
-}
-_OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING})
+_MOVING = HistoryEvent | CloseAsked | SendAsked | Asked
 _LOCKING = {"463": REACHOUT_TIMELOCK, "429": RATE_LIMITED}
 """The codes of error acks by which WhatsApp holds a number back."""
 _HEARD_STEP_MS = 10_000
@@ -89,12 +85,11 @@ class Lane:
         self._heard_ms: dict[SessionName, int] = {}
         self._numbers: dict[tuple[int, str], int] = {}
         self._people: list[Any] = []
-        self._line: list[Any] = []
         self._evidence = Evidence(transaction, ())
-        self._tickets: dict[int, int] = {}
+        self._tickets = Tickets(transaction)
+        self._entrances: dict[SessionName, int] = {}
         self._chats: dict[tuple[int, int], Conversation] = {}
         self._found: dict[int, tuple[State, ChatId, Order, bool, ChatId]] = {}
-        self._opened: dict[int, int] = {}
         self._made: set[int] = set()
         self._opted_out: set[int] = set()
 
@@ -114,9 +109,11 @@ class Lane:
             ("sessions_of_tenant", {"names": names}),
             ("first_seen", {"events": listed(seen)}),
         ]
-        moving = [event for event in events if isinstance(event, HistoryEvent | CloseAsked | SendAsked)]
+        moving = [event for event in events if isinstance(event, _MOVING)]
         if moving:
-            asked += [("known_chats", {"names": names, "aliases": _aliases(moving)}), ("open_line", {})]
+            aliases = _aliases(moving)
+            asked.append(("known_chats", {"names": names, "aliases": aliases}))
+            asked += self._tickets.asks(moving, names, aliases)
         if own := _own(events):
             asked.append(("evidence", {"seen": listed(own)}))
         answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
@@ -125,7 +122,9 @@ class Lane:
         self._heard_ms = {row.name: row.heard_ms for row in answers["sessions_of_tenant"] if row.caught_up}
         for name in names:
             self._session(name)
-        self._people, self._line = answers.get("known_chats", []), answers.get("open_line", [])
+        self._entrances = {row.name: row.queue_id for row in answers["sessions_of_tenant"] if row.queue_id}
+        self._people = answers.get("known_chats", [])
+        self._tickets.took(answers)
         self._opted_out = {row.contact_id for row in self._people if row.opted_out}
         self._evidence = Evidence(self._transaction, answers.get("evidence", []))
         self._numbers = {(row.session_id, row.key): row.message_id for row in answers["first_seen"]}
@@ -227,10 +226,18 @@ class Lane:
             )
 
     def line(self) -> Line:
-        """Return the tenant's line: the open tickets of his queue, in order of entry."""
-        tickets = [row for row in self._line if row.id is not None]
-        self._tickets = {row.conversation_id: row.id for row in tickets}
-        return Line(self._line[0].capacity, [Spot(row.conversation_id, State(row.state)) for row in tickets])
+        """Return the tenant's line, as far as the events that were read may move it."""
+        return self._tickets.line(self._entrances)
+
+    async def set(self, events: Sequence[Event]) -> None:
+        """Make or change the agents that these events ask for, before the line is looked at."""
+        what = [event.what for event in events if isinstance(event, Asked)]
+        if agents := [each for each in what if isinstance(each, SetAgent)]:
+            await self._tickets.set(agents)
+
+    async def line_again(self) -> Line:
+        """Return the line as it is after what was performed."""
+        return await self._tickets.again(self._entrances)
 
     async def known(self, sends: Sequence[SendAsked], chats: Chats) -> Known:
         """Find what has to be known of what is sent, or asked to be sent."""
@@ -241,27 +248,23 @@ class Lane:
         """Return which of the ids of own messages and acks wsm itself has reserved or sent."""
         return self._evidence.own_ids
 
-    async def perform(self, steps: Sequence[Step], chats: Chats) -> None:
-        """Write what was decided, in its order."""
+    async def perform(self, steps: Sequence[Step], chats: Chats, line: Line) -> None:
+        """Write what was decided, in its order, and where the line is now."""
+        states = dict(await self._tickets.keep(line))
         records: list[tuple[Record, int | None]] = []
-        states: dict[int, State] = {}
-        await self._open_first(steps)
-        audit: list[dict[str, Any]] = []
         telling: list[dict[str, Any]] = []
         for step in steps:
             if isinstance(step, Record):
-                records.append((step, self._tickets.get(step.conversation)))
+                records.append((step, self._tickets.ticket(step.conversation)))
             elif isinstance(step, Wished):
                 telling += await intents.wished(self._transaction, step, len(telling))
             elif isinstance(step, Send) or step.did in intents.NOTICES:
-                row = intents.row(step, self._tickets.get(step.conversation), self._transaction.now)
+                row = intents.row(step, self._tickets.ticket(step.conversation), self._transaction.now)
                 telling.append({"place": len(telling), **row})
             else:
-                audit.append({"place": len(audit), **await self._move(step)})
-                states[step.conversation] = _STATE_AFTER[step.did]
+                self._tickets.follow(step)
         history.write(self._transaction, self._sessions, self._numbers, records)
-        if audit:
-            self._transaction.later("write_audit", lines=listed(audit))
+        self._tickets.write_audit()
         for conversation in {chat.id: chat for chat in chats.values()}.values():
             states.pop(conversation.id, None)
             self._keep_conversation(conversation)
@@ -269,43 +272,7 @@ class Lane:
             self._transaction.later("set_state", id=number, state=state)
         if telling:  # whoever has written is known to have by now
             self._transaction.later("add_intents", intents=listed(telling))
-
-    async def _open_first(self, steps: Sequence[Step]) -> None:
-        """Open the tickets of these steps in one round trip, unless one has to wait for a closing.
-
-        Who opens first stands first: all of them are opened here, or each in its turn.
-        """
-        changes = [step for step in steps if isinstance(step, Effect) and step.did in _STATE_AFTER]
-        first = {step.conversation: step for step in reversed(changes)}
-        opening = [step for step in changes if step.did in _OPENS]
-        if opening and all(first[step.conversation] is step for step in opening):
-            rows = await self._transaction.each(*(("open_ticket", self._opening(step)) for step in opening))
-            self._opened = {step.conversation: row.id for step, [row] in zip(opening, rows, strict=True)}
-
-    def _opening(self, effect: Effect) -> dict[str, Any]:
-        return {
-            "queue": self._line[0].queue,
-            "conversation": effect.conversation,
-            "state": _STATE_AFTER[effect.did],
-        }
-
-    async def _move(self, effect: Effect) -> dict[str, Any]:
-        """Change a ticket and return its line of the audit."""
-        ticket = self._tickets.get(effect.conversation)
-        if effect.did in _OPENS:
-            ticket = self._opened.pop(effect.conversation, None)
-            if ticket is None:  # its turn had to come
-                ticket = (await self._transaction.row("open_ticket", **self._opening(effect))).id
-            self._tickets[effect.conversation] = ticket
-        elif effect.did is Did.SERVED:
-            self._transaction.later("serve_ticket", ticket=ticket)
-        else:
-            self._transaction.later("close_ticket", ticket=ticket, by=effect.by)
-            del self._tickets[effect.conversation]
-        detail = {"by": effect.by} if effect.by else {}
-        return {
-            "what": effect.did, "conversation": effect.conversation, "ticket": ticket, "detail": detail
-        }  # fmt: skip
+        self._tickets.tell_moved()
 
     def _keep_conversation(self, conversation: Conversation) -> None:
         """Write a conversation that has moved, or is now answered under another id."""

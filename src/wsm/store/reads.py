@@ -8,10 +8,56 @@ from wsm.store.database import Database, listed
 from wsm.wire.waha import message_key
 
 
-async def line(database: Database, tenant: TenantId) -> list[Any]:
-    """The open tickets: id, state, entered_at, served_at, told_place, chat_id, session, place (waiting)."""
+async def line(
+    database: Database, tenant: TenantId, *, queue: str | None = None, first: int = 1, many: int = 1000
+) -> list[Any]:
+    """The open tickets: id, state, entered_at, served_at, told_place, level, chat_id, session, queue, agent,
+    place (waiting). Of each queue, or the one that is named, `many` who wait from the place `first` on."""
     async with database.transaction(tenant) as transaction:
-        return await transaction.rows("show_line")
+        return await transaction.rows("show_line", queue=queue, first=first, many=many)
+
+
+async def left_messages(database: Database, tenant: TenantId, *, many: int = 100) -> list[Any]:
+    """The messages that were left and wait for an agent, oldest first: id, closed_at, chat_id, session,
+    queue."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_left_messages", many=many)
+
+
+async def agents(database: Database, tenant: TenantId) -> list[Any]:
+    """The agents by name: id, name, capacity, online, since, served (how many), queues (None: all)."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_agents")
+
+
+async def queues(database: Database, tenant: TenantId) -> list[Any]:
+    """The queues: id, name, their settings, served and waiting (how many), oldest_at, sessions that enter."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_queues")
+
+
+async def served_by(database: Database, tenant: TenantId, agent: str) -> list[Any]:
+    """Whom an agent serves: chat_id, session, served_at."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("tickets_of_agent", agent=agent)
+
+
+async def ticket(database: Database, tenant: TenantId, conversation: int) -> Any:
+    """The open or last ticket of a conversation, or None: state, ended, queue, agent (who serves it)."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.row("ticket_of_conversation", conversation=conversation)
+
+
+async def is_refused(database: Database, tenant: TenantId, key: str) -> bool:
+    """Whether a command that has just been handled asked for what was not possible."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.row("command_refused", key=key) is not None
+
+
+async def is_handled(database: Database, tenant: TenantId, session: SessionName, key: str) -> bool:
+    """Whether a command has been handled, by the key under which it counts."""
+    async with database.transaction(tenant) as transaction:
+        return await transaction.row("command_seen", session=session, key=key) is not None
 
 
 async def conversations(

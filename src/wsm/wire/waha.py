@@ -29,6 +29,7 @@ from wsm.core.events import Origin, Source
 from wsm.core.ids import BareId, ChatAddress, ChatId, EntryId, SessionName, TenantId
 from wsm.wire import waha_content as content
 from wsm.wire import waha_locks
+from wsm.wire.asks import ASK, read_ask
 from wsm.wire.waha_body import Head, Hook, Place, decoded, envelope, head, milliseconds, other_side, place
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import chat_id, chat_kind, digest, key, message_id
@@ -323,7 +324,11 @@ _READERS: dict[str, Callable[[Hook], events.Event | None]] = {
     "poll.vote": _vote,
     "session.status": _status,
 }
-_COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {_CLOSE: _close, _SEND: _send}
+_COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {
+    _CLOSE: _close,
+    _SEND: _send,
+    ASK: read_ask,
+}
 
 
 def _fact(hook: Hook, payload: dict[str, Any]) -> Place | None:

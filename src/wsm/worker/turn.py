@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from wsm.core.attendance import Effect
+from wsm.core.asks import Ask, Asked
 from wsm.core.content import is_message
 from wsm.core.errors import BadInput, Unavailable
 from wsm.core.events import (
@@ -27,9 +27,10 @@ from wsm.core.events import (
 from wsm.core.ids import ChatId, EntryId, TenantId
 from wsm.core.moments import milliseconds, moment
 from wsm.core.pacing import Pace
-from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, Send, Wished, decide
+from wsm.core.tickets import Effect
+from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, Send, Step, Wished, decide
 from wsm.store.database import Database
-from wsm.store.lane import contacts_of, open_lane
+from wsm.store.lane import Lane, contacts_of, open_lane
 from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
 from wsm.telemetry import ENTRIES, EVENT_AGE, logger
@@ -41,6 +42,9 @@ from wsm.worker.parking import SESSION_LEVEL, Item, Places, chats_of
 log = logger("worker")
 
 Clock = Callable[[], datetime]
+
+_LOOKS = 20
+"""How often a turn looks at the line again, at a hundred people each; later turns do what is left."""
 
 _OF_WAHA = frozenset({Origin.WAHA, Origin.CATCH_UP})
 
@@ -191,23 +195,9 @@ class Turns:
             lane.observe(statuses)
             lane.hear(fresh)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
-            asked = [event for event in fresh if isinstance(event, CloseAsked)]
+            asked = [event for event in fresh if isinstance(event, CloseAsked | Asked)]
             sends = [event for event in fresh if isinstance(event, SendAsked)]
-            steps = []
-            if moving := [*written, *asked, *sends]:
-                said = [event for event in sends if is_message(event.content)]
-                kinds = {event.chat: chat_kind(event.chat) for event in (*written, *said)}
-                chats = await lane.chats(moving, kinds)
-                steps = decide(
-                    moving,
-                    chats,
-                    lane.line(),
-                    lane.own_ids(),
-                    answer_since_ms=milliseconds(now - self._answer_within),
-                    known=await lane.known(sends, chats),
-                )
-                await lane.perform(steps, chats)
-                lane.note_own(steps)
+            steps = await self._decided(lane, written, asked, sends, now) if written or asked or sends else []
             lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
         for lock in lane.locks:
             locks.tell(*lock)
@@ -217,6 +207,38 @@ class Turns:
                 EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
         _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects, len(sends)))
         return effects > 0 or any(isinstance(step, Send | Wished) for step in steps)
+
+    async def _decided(
+        self,
+        lane: Lane,
+        written: Sequence[HistoryEvent],
+        asked: Sequence[Event],
+        sends: Sequence[SendAsked],
+        now: datetime,
+    ) -> list[Step]:
+        """Decide on fresh events, and write what follows."""
+        events = [*written, *asked, *sends]
+        said = [event for event in sends if is_message(event.content)]
+        chats = await lane.chats(events, {event.chat: chat_kind(event.chat) for event in (*written, *said)})
+        await lane.set(asked)
+        line, known = lane.line(), await lane.known(sends, chats)
+        answer_since_ms = milliseconds(now - self._answer_within)
+        steps = decide(events, chats, line, lane.own_ids(), answer_since_ms=answer_since_ms, known=known)
+        await lane.perform(steps, chats, line)
+        lane.note_own(steps)
+        lasting = [
+            event
+            for event in asked
+            if isinstance(event, Asked) and isinstance(event.what, Ask) and event.what.is_lasting
+        ]
+        for _ in range(_LOOKS):
+            if not line.short:
+                break
+            line = await lane.line_again()
+            more = decide(lasting, {}, line, frozenset())
+            await lane.perform(more, {}, line)
+            steps += more
+        return steps
 
 
 def _count(tally: _Tally, more: _Tally) -> None:

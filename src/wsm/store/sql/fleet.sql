@@ -7,6 +7,24 @@ insert into tenants (tenant_id, name, locale) values (%(tenant)s, %(name)s, %(lo
 -- name: add_queue
 insert into queues (tenant_id, capacity) values (%(tenant)s, %(capacity)s) on conflict do nothing
 
+-- name: set_queue
+-- What is null stays as it is; 0 takes a limit away.
+insert into queues as q (tenant_id, name, capacity, ageing_minutes, max_length, max_wait_minutes, reopen_hours,
+                         pull, keeps)
+values (%(tenant)s, %(queue)s, coalesce(%(capacity)s::integer, 1), coalesce(%(ageing_minutes)s::integer, 15),
+        nullif(%(max_length)s::integer, 0), nullif(%(max_wait_minutes)s::integer, 0),
+        coalesce(%(reopen_hours)s::integer, 24), coalesce(%(pull)s::boolean, false), coalesce(%(keeps)s::boolean, true))
+on conflict (tenant_id, name) do update
+set capacity = coalesce(%(capacity)s, q.capacity), ageing_minutes = coalesce(%(ageing_minutes)s, q.ageing_minutes),
+    max_length = nullif(coalesce(%(max_length)s, q.max_length), 0),
+    max_wait_minutes = nullif(coalesce(%(max_wait_minutes)s, q.max_wait_minutes), 0),
+    reopen_hours = coalesce(%(reopen_hours)s, q.reopen_hours), pull = coalesce(%(pull)s, q.pull),
+    keeps = coalesce(%(keeps)s, q.keeps)
+
+-- name: set_entrance
+update sessions set queue_id = (select id from queues where tenant_id = %(tenant)s and name = %(queue)s)
+where tenant_id = %(tenant)s and name = %(session)s
+
 -- name: add_session
 insert into sessions (tenant_id, server, name, alias, kid, exit_policy, exit_pool, phone, desired)
 values (%(tenant)s, %(server)s, %(name)s, %(alias)s, %(kid)s, %(exit_policy)s, %(exit_pool)s, %(phone)s,

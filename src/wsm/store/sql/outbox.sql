@@ -114,9 +114,9 @@ select p.*,
            and m.bare_id = coalesce(o.args ->> 'target', o.args ->> 'reply_to')
            and m.kind not in ('edit', 'revoke', 'reaction', 'vote') order by m.sent_at limit 1) end as target, c.chat_id, c.kind as chat_kind, c.heard_at, c.bot_paused_until,
        tk.state as ticket_state, tk.told_place,
-       case when tk.state = 'waiting' then (
+       case when tk.state = 'waiting' and o.class = 'place' then (
            select count(*) from tickets w where w.queue_id = tk.queue_id and w.state = 'waiting'
-           and (w.entered_at, w.seq) <= (tk.entered_at, tk.seq)) end as place,
+           and (w.rank_at, w.seq) <= (tk.rank_at, tk.seq)) end as place,
        coalesce(w.opted_out_at < o.created_at, false) as opted_out,
        (select max(claimed_at) from outbox e where e.conversation_id = o.conversation_id and e.id <> o.id
         and e.total is not null and e.claimed_at > %(now)s - interval '1 day') as told_at,
@@ -261,7 +261,7 @@ select state, attempts from outbox where id = %(id)s
 -- name: drop_merged
 update outbox later set state = 'dropped', reason = 'told by an earlier one', settled_at = %(now)s
 from outbox o
-where o.id = %(id)s and o.class = 'place' and later.class = 'place' and later.ticket_id = o.ticket_id
+where o.id = %(id)s and o.class in ('place', 'turn') and later.class = o.class and later.ticket_id = o.ticket_id
   and later.id <> o.id and later.state = 'pending'
 
 -- name: settle_intent

@@ -2,14 +2,72 @@
 select current_setting('transaction_read_only') as read_only, (select count(*) from (select from tenants limit 1) t)
 
 -- name: show_line
-select t.id, t.state, t.entered_at, t.served_at, t.told_place, c.chat_id, s.name as session,
-       case when t.state = 'waiting' then
-           row_number() over (partition by t.queue_id, t.state order by t.entered_at, t.seq) end as place
-from tickets t
+-- Who is served, who was put aside, and those who wait at the places asked for, queue by queue.
+select t.id, t.state, t.entered_at, t.served_at, t.told_place, t.level, c.chat_id, s.name as session,
+       q.name as queue, a.name as agent, t.place
+from (
+    (select *, null::bigint as place from tickets where state in ('served', 'parked')
+     order by state desc, entered_at, seq limit %(many)s)
+    union all
+    select w.* from queues cross join lateral (
+        select *, row_number() over (order by rank_at, seq) + %(first)s - 1 as place
+        from (select * from tickets where queue_id = queues.id and state = 'waiting'
+              order by rank_at, seq limit %(many)s offset %(first)s - 1) p) w) t
+join queues q on q.id = t.queue_id
 join conversations c on c.id = t.conversation_id
 join sessions s on s.id = c.session_id
-where t.state <> 'closed'
-order by t.state = 'waiting', t.entered_at, t.seq
+left join agents a on a.id = t.agent_id and t.state <> 'waiting'
+where %(queue)s::text is null or q.name = %(queue)s
+order by t.state = 'waiting', t.state = 'parked', t.queue_id, t.place, t.entered_at, t.seq
+
+-- name: show_left_messages
+-- Messages that were left because the line was too long, and nobody has taken since.
+select t.id, t.closed_at, c.chat_id, s.name as session, q.name as queue
+from tickets t
+join queues q on q.id = t.queue_id
+join conversations c on c.id = t.conversation_id
+join sessions s on s.id = c.session_id
+where t.ended = 'overflow' and c.state = 'closed'
+  and not exists (select from tickets l where l.conversation_id = t.conversation_id and l.state = 'closed' and l.id > t.id)
+  and not exists (select from outbox o where o.ticket_id = t.id and o.class = 'agent')
+order by t.closed_at limit %(many)s
+
+-- name: show_agents
+select a.id, a.name, a.capacity, a.online, a.since,
+       (select count(*) from tickets where agent_id = a.id and state = 'served') as served,
+       (select array_agg(name order by id) from queues where id = any (a.queues)) as queues
+from agents a order by a.name
+
+-- name: show_queues
+select q.id, q.name, q.capacity, q.ageing_minutes, q.max_length, q.max_wait_minutes, q.reopen_hours, q.pull, q.keeps,
+       (select count(*) from tickets where queue_id = q.id and state = 'served') as served,
+       (select count(*) from tickets where queue_id = q.id and state = 'waiting') as waiting,
+       (select min(entered_at) from tickets where queue_id = q.id and state = 'waiting') as oldest_at,
+       (select array_agg(name order by id) from sessions where queue_id = q.id) as sessions
+from queues q order by q.id
+
+-- name: tickets_of_agent
+select c.chat_id, s.name as session, t.served_at
+from agents a
+join tickets t on t.agent_id = a.id and t.state = 'served'
+join conversations c on c.id = t.conversation_id
+join sessions s on s.id = c.session_id
+where a.name = %(agent)s
+order by t.served_at, t.id
+
+-- name: ticket_of_conversation
+select t.state, t.ended, q.name as queue, a.name as agent
+from (select * from tickets where conversation_id = %(conversation)s order by state = 'closed', id desc limit 1) t
+join queues q on q.id = t.queue_id
+left join agents a on a.id = t.agent_id and t.state = 'served'
+
+-- name: command_refused
+select r.id from (select id, what, detail from audit order by id desc limit 1000) r
+where r.what = 'line.refused' and r.detail ->> 'ask' = %(key)s
+
+-- name: command_seen
+select d.seen_at from inbound_dedupe d join sessions s on s.id = d.session_id
+where s.name = %(session)s and d.key = %(key)s
 
 -- name: conversations_of_chat
 select c.id, s.name as session, c.chat_id, c.state

@@ -2,7 +2,8 @@
 select pg_advisory_xact_lock(%(tenant)s)
 
 -- name: sessions_of_tenant
-select id, name, engine, heard_ms, caught_up_ms >= since_ms as caught_up from sessions where name = any (%(names)s)
+select id, name, engine, queue_id, heard_ms, caught_up_ms >= since_ms as caught_up
+from sessions where name = any (%(names)s)
 
 -- name: first_seen
 -- What becomes history gets its number here, so that nothing of this has to be written twice.
@@ -69,26 +70,6 @@ update pace p set due_at = least(due_at, %(now)s) from warmed where p.session_id
 
 -- name: set_state
 update conversations set state = %(state)s, version = version + 1 where id = %(id)s and state <> %(state)s
-
--- name: open_line
-select q.id as queue, q.capacity, t.id, t.conversation_id, t.state
-from (select id, capacity from queues order by id limit 1) q
-left join tickets t on t.queue_id = q.id and t.state <> 'closed'
-order by t.entered_at, t.seq
-
--- name: open_ticket
-insert into tickets (tenant_id, queue_id, conversation_id, state, entered_at, served_at)
-select %(tenant)s, %(queue)s, %(conversation)s, %(state)s,
-       greatest(%(now)s, (select max(entered_at) from tickets where queue_id = %(queue)s and state <> 'closed')),
-       case when %(state)s = 'served' then %(now)s end
-returning id
-
--- name: serve_ticket
-update tickets set state = 'served', served_at = %(now)s where id = %(ticket)s and state = 'waiting'
-
--- name: close_ticket
-update tickets set state = 'closed', closed_at = %(now)s, closed_by = %(by)s
-where id = %(ticket)s and state <> 'closed'
 
 -- name: write_audit
 insert into audit (tenant_id, at, what, conversation_id, ticket_id, detail)

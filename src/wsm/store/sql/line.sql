@@ -1,0 +1,106 @@
+-- name: open_line
+-- Every queue, with the first of those who wait in it. What a queue's rows have in common is found once.
+select q.*, h.*
+from (select id as queue, name, capacity, ageing_minutes, max_length, max_wait_minutes, reopen_hours, pull, keeps,
+             (select count(*) from tickets where queue_id = queues.id and state = 'served') as served,
+             (select max(entered_at) from tickets where queue_id = queues.id and state = 'waiting') as newest_at,
+             case when max_length is not null then (
+                 select count(*) from (select from tickets where queue_id = queues.id and state = 'waiting'
+                                       order by rank_at, seq limit max_length + %(limit)s) w) end as waiting
+      from queues offset 0) q
+left join lateral (
+    select id, conversation_id, agent_id, state, level, entered_at, rank_at, seq, served_at
+    from tickets where queue_id = q.queue and state = 'waiting' order by rank_at, seq limit %(limit)s) h on true
+order by q.queue, h.rank_at, h.seq
+
+-- name: line_agents
+select a.id, a.name, a.capacity, a.online, a.queues, a.since, a.busy_at,
+       (select count(*) from tickets where agent_id = a.id and state = 'served') as served
+from agents a order by a.id
+
+-- name: known_tickets
+-- The open ticket of each conversation of these people, and the last one that was closed.
+select t.*
+from contact_aliases a cross join (select id from sessions where name = any (%(names)s)) s
+cross join lateral (
+    select id from conversations where session_id = s.id and contact_id = a.contact_id offset 0) c
+cross join lateral (
+    select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
+           closed_at, ended
+    from tickets where conversation_id = c.id and state <> 'closed'
+    union all
+    (select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
+            closed_at, ended
+     from tickets where conversation_id = c.id and state = 'closed' order by id desc limit 1)) t
+where a.alias = any (%(aliases)s)
+
+-- name: due_tickets
+-- Who waits too long, who was put aside and did not come back, and whom an agent who is gone serves.
+(select t.*
+ from (select id, max_wait_minutes from queues where max_wait_minutes is not null) q cross join lateral (
+     select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at
+     from tickets where queue_id = q.id and state = 'waiting'
+     and entered_at <= %(now)s - q.max_wait_minutes * interval '1 minute' order by entered_at limit %(limit)s) t)
+union all
+(select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at
+ from tickets where state = 'parked' and parked_at <= %(parked_before)s order by parked_at limit %(limit)s)
+union all
+(select t.*
+ from (select id from agents where not online and since <= %(gone_before)s) a cross join lateral (
+     select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at
+     from tickets where agent_id = a.id and state = 'served') t
+ limit %(limit)s)
+
+-- name: open_tickets
+insert into tickets (tenant_id, queue_id, conversation_id, agent_id, state, level, entered_at, rank_at, served_at,
+                     parked_at, closed_at, closed_by, ended)
+select %(tenant)s, t.queue, t.conversation, t.agent, t.state, t.level, t.entered_at, t.rank_at, t.served_at,
+       t.parked_at, t.closed_at, t.closed_by, t.ended
+from json_to_recordset(%(tickets)s) as t (
+    place integer, queue bigint, conversation bigint, agent bigint, state text, level integer,
+    entered_at timestamptz, rank_at timestamptz, served_at timestamptz, parked_at timestamptz,
+    closed_at timestamptz, closed_by text, ended text)
+order by t.place
+returning id, conversation_id
+
+-- name: keep_tickets
+update tickets
+set queue_id = t.queue, agent_id = t.agent, state = t.state, level = t.level, entered_at = t.entered_at,
+    rank_at = t.rank_at, served_at = t.served_at, parked_at = t.parked_at, closed_at = t.closed_at,
+    closed_by = t.closed_by, ended = t.ended, told_place = case when not t.again then told_place end
+from json_to_recordset(%(tickets)s) as t (
+    ticket bigint, queue bigint, agent bigint, state text, level integer, entered_at timestamptz,
+    rank_at timestamptz, served_at timestamptz, parked_at timestamptz, closed_at timestamptz, closed_by text,
+    ended text, again boolean)
+where id = t.ticket
+
+-- name: keep_agents
+update agents set online = a.online, since = a.since, busy_at = a.busy_at
+from json_to_recordset(%(agents)s) as a (agent bigint, online boolean, since timestamptz, busy_at timestamptz)
+where id = a.agent
+
+-- name: tell_moved
+-- The first ones behind somebody who waits no more are told where they stand now.
+with added as (
+    insert into outbox (tenant_id, session_id, conversation_id, ticket_id, class, intent_key, not_before, expires_at,
+                        created_at, cold)
+    select %(tenant)s, c.session_id, c.id, w.id, 'place', 'place:' || w.id || ':' || %(mark)s, %(now)s,
+           %(expires_at)s, %(now)s, c.kind = 'direct' and c.heard_at is null
+    from (select id, conversation_id, rank_at, seq from tickets
+          where queue_id = %(queue)s and state = 'waiting' and (rank_at, seq) >= (%(rank_at)s, %(seq)s)
+          order by rank_at, seq limit 5) w
+    join conversations c on c.id = w.conversation_id
+    order by w.rank_at, w.seq
+    on conflict do nothing
+    returning session_id, not_before)
+insert into pace (tenant_id, session_id, due_at)
+select %(tenant)s, session_id, min(not_before) from added group by session_id
+on conflict (tenant_id, session_id) do update set due_at = least(pace.due_at, excluded.due_at)
+
+-- name: set_agent
+insert into agents as a (tenant_id, name, capacity, queues)
+values (%(tenant)s, %(agent)s, coalesce(%(capacity)s, 1),
+        (select array_agg(id order by id) from queues where name = any (%(queues)s)))
+on conflict (tenant_id, name) do update
+set capacity = coalesce(%(capacity)s, a.capacity),
+    queues = case when %(queues)s::text[] is null then a.queues else excluded.queues end
