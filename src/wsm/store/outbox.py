@@ -28,7 +28,7 @@ from wsm.wire.waha import message_key
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
 _REFUSED_AT_ONCE = 100
-"""So many are dropped, refused or put off in one transaction, which has its time: a campaign may be one mistake."""
+"""So many are dropped, refused or put off in one transaction: a whole campaign may be a mistake."""
 _HELD = timedelta(seconds=10)
 """How long a session that may not act is left alone: its way out is not confirmed, or its number."""
 
