@@ -23,9 +23,17 @@ FLEET_READS: Mapping[str, set[str] | None] = {
     "inbound_dedupe": {"tenant_id", "session_id", "key", "seen_at"},
     "proxy_leases": {"tenant_id", "exit_ip", "quarantined_until"},
     "media": {"tenant_id", "id", "used_at"},
+    "timers": {"tenant_id", "id", "kind", "due_at", "rung_at"},
 }
 """What the system reads across tenants, by column; None is all of it."""
-FLEET_WRITES = {"tenants", "queues", "sessions", "waha_servers"}
+FLEET_WRITES: Mapping[str, set[str] | None] = {
+    "tenants": None,
+    "queues": None,
+    "sessions": None,
+    "waha_servers": None,
+    "timers": {"rung_at"},
+}
+"""What it writes, likewise."""
 FLEET_DELETES = {"inbound_dedupe", "media"}
 DEFINERS = {"ensure_month"}
 """Functions that run with their owner's rights."""
@@ -222,9 +230,11 @@ def _of_system(owner: psycopg.Connection[Any]) -> list[str]:
     """What the system's role may do beyond what stands above."""
     found = []
     for row in _asked(owner, _SYSTEM):
-        allowed = FLEET_READS.get(row.table, set())
-        reads = allowed is None or row.column in allowed
-        expected = (reads, row.table in FLEET_WRITES, row.table in FLEET_DELETES)
+        may = [
+            allowed is None or row.column in allowed
+            for allowed in (FLEET_READS.get(row.table, set()), FLEET_WRITES.get(row.table, set()))
+        ]
+        expected = (*may, row.table in FLEET_DELETES)
         if (row.reads, row.writes, row.deletes) != expected:
             found.append(f"{row.table}.{row.column}: wsm_system reads, writes, deletes: {row[2:]}")
     return found

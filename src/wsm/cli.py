@@ -21,6 +21,7 @@ from wsm.counter.commands import add_sends
 from wsm.counter.line import Counter
 from wsm.counter.waiting import add_outbox
 from wsm.desk import Desk, tenant_number
+from wsm.reception import add_rules, add_texts
 from wsm.switchboard.commands import add_sessions, add_ways
 
 HOME = Path(".wsm")
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     counter = Counter(_settings)
     counter.add_line(commands)
-    counter.add_queue(commands)
+    add_rules(counter.add_queue(commands), _settings)
     counter.add_agent(commands)
     desk = Desk(_settings)
     _tenant_commands(commands, desk)
@@ -104,6 +105,7 @@ def _tenant_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     add_ways(add)
     add.set_defaults(run=_tenant_add)
     desk.add_tenant_verbs(verbs)
+    add_texts(verbs, _settings)
 
 
 def _sandbox_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

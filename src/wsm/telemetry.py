@@ -46,6 +46,7 @@ JOB_SECONDS = Histogram("wsm_job_seconds", "How long they ran, by queue.", ["que
 JOBS_IN_FLIGHT = Gauge("wsm_jobs_in_flight", "Ordinary RQ jobs that this worker runs.")
 ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what became of them.", ["outcome"])
 EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
+TIMERS = Counter("wsm_timers", "Timers that fired, by kind and what came of it.", ["kind", "outcome"])
 SENDS = Counter(
     "wsm_sends", "Outbox intents settled, by class, kind and outcome.", ["intent", "kind", "outcome"]
 )
@@ -83,6 +84,10 @@ PAUSED = Gauge(
     ["by"],
 )
 QUARANTINED = Gauge("wsm_quarantined", "Authentic webhooks that belong to no session; leader alone.")
+TIMERS_DUE = Gauge(
+    "wsm_timers_due", "Timers whose time has come and that lie in no mailbox, up to 10,000; leader alone."
+)
+TIMERS_AGE = Gauge("wsm_timers_oldest_age_seconds", "How late the oldest of them is; leader alone.")
 OUTBOX_DUE = Gauge("wsm_outbox_due", "Sessions whose time to send has come; leader alone.")
 OUTBOX_AGE = Gauge(
     "wsm_outbox_oldest_age_seconds", "How long the time of the one that waits longest has come; leader alone."
@@ -104,10 +109,10 @@ SESSION_REPAIRS = Counter(
 
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
-    RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE, SENDS,
-    SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
+    RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE,
+    TIMERS, SENDS, SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
-    DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED,
+    DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED, TIMERS_DUE, TIMERS_AGE,
     OUTBOX_DUE, OUTBOX_AGE, OUTBOX_WAITING, FROZEN, DIRECTORY_SESSIONS, SESSIONS,
     SESSION_ALARMS, SESSION_REPAIRS,
 )  # fmt: skip

@@ -28,6 +28,7 @@ from waiting import wait_for
 from wsm.bootstrap import front_door
 from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
+from wsm.core.templates import DEFAULT_LOCALE, render
 from wsm.sandbox.embedded import Embedded
 from wsm.sandbox.site import UNPACED, Site, site
 from wsm.sandbox.supervisor import Child
@@ -37,7 +38,12 @@ from wsm.sandbox.waha.ids import owner
 from wsm.streams.handover import Offer, Verdict
 from wsm.wire.waha import close_command
 
-QUICK = {"WSM_RETRY_AFTER_SECONDS": "1", "WSM_EVIDENCE_SECONDS": "3", "WSM_SEND_TIMEOUT_SECONDS": "10"}
+QUICK = {
+    "WSM_PACE": UNPACED,
+    "WSM_RETRY_AFTER_SECONDS": "1",
+    "WSM_EVIDENCE_SECONDS": "3",
+    "WSM_SEND_TIMEOUT_SECONDS": "10",
+}
 TEMPO = Tempo(waits=0.05, retries=0.1)
 _UNSETTLED = "select count(*) from outbox where state in ('pending', 'sending', 'indeterminate')"
 
@@ -45,7 +51,7 @@ YOUR_TURN = "Chegou a sua vez! Você está sendo atendido agora."
 
 
 def entered(place: int) -> str:
-    return f"Recebemos sua mensagem. Você é o nº {place} na fila. Pode enviar mais detalhes enquanto espera."
+    return render("entry_next" if place == 1 else "entry", DEFAULT_LOCALE, {}, place=place)
 
 
 def moved(place: int) -> str:

@@ -2,72 +2,23 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 
 import psycopg
 import redis
 from prometheus_client import REGISTRY
 
+from clockwork import KEEP, clockwork
 from databases import Database as Urls
-from shop import START
 from waiting import wait_for
-from working import Plant, child, plant
-from wsm.clock.clock import Clock
+from working import Plant, child
 from wsm.core.ids import TenantId
 from wsm.sandbox.embedded import Embedded
-from wsm.store.leadership import Leadership
 from wsm.streams import keys
-from wsm.streams.client import connect
-from wsm.streams.directory import PublishedDirectory
 from wsm.streams.keys import Kind
 from wsm.wire import directory as wire
 
 ONE, TWO = 11, 22
-KEEP = timedelta(days=60)
-
-
-class Clockwork:
-    """Clocks on one plant."""
-
-    def __init__(self, at: Plant, urls: Urls, published: PublishedDirectory) -> None:
-        self.at = at
-        self.urls = urls
-        self.published = published
-        self.now: datetime = START
-        self.leaderships: list[Leadership] = []
-
-    def leadership(self, **more: float) -> Leadership:
-        """One clock's wish to lead."""
-        self.leaderships.append(Leadership(self.urls.system_url, **more))
-        return self.leaderships[-1]
-
-    def clock(self) -> Clock:
-        """Another clock."""
-        return Clock(
-            self.at.system,
-            self.leadership(),
-            self.at.handover,
-            self.published,
-            now=lambda: self.now,
-            keep_dedupe=KEEP,
-            keep_media=KEEP,
-        )
-
-
-@asynccontextmanager
-async def clockwork(redis_url: str, urls: Urls) -> AsyncIterator[Clockwork]:
-    """Open a plant for clocks."""
-    async with plant(redis_url, urls) as at, AsyncExitStack() as stack:
-        client = connect(redis_url, timeout_seconds=5.0)
-        stack.push_async_callback(client.aclose)
-        works = Clockwork(at, urls, PublishedDirectory(client))
-        try:
-            yield works
-        finally:
-            for each in works.leaderships:
-                await each.resign()
 
 
 async def test_one_clock_leads_and_another_takes_over_when_it_ends(redis_url: str, database: Urls) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from line_model import Clerk, Hall, Model, Row, rows_of
 from lines import NOON
 from wsm.core.asks import Ask, Verb, follow
-from wsm.core.attendance import PARKED_AT_MOST, Line, place_to_tell
+from wsm.core.attendance import PARKED_AT_MOST, Line
 from wsm.core.conversation import State
+from wsm.core.notices import Notice, Policy, Told, to_tell
 from wsm.core.tickets import Agent, Effect, Level, Queue, Spot
 
 WHO = st.integers(1, 12)
@@ -182,6 +183,9 @@ def test_the_line_moves(capacity: int, agents: list[Any], pull: int, turns: list
     assert {*left.values()} <= {State.CLOSED}, f"for ever: {left}"
 
 
+AT_ONCE = Policy(every=0, at_most=1_000, near=1_000)
+
+
 @given(moves=st.lists(st.tuples(st.sampled_from(["wrote", "closed"]), st.integers(1, 8)), max_size=60))
 def test_what_is_told_of_a_place_is_true_and_never_worse(moves: list[tuple[str, int]]) -> None:
     at = Hallway(1, [], 0, reopen_hours=0)
@@ -191,7 +195,8 @@ def test_what_is_told_of_a_place_is_true_and_never_worse(moves: list[tuple[str, 
             if effect.did.value == "ticket.opened.waiting":
                 told.pop(effect.conversation or 0, None)
         for place, each in enumerate(at.model.waiting(1), 1):
-            told[each] = place_to_tell(place, told.get(each)) or told[each]
+            notice = to_tell(place, Told(place=told.get(each)), AT_ONCE, NOON)
+            told[each] = notice.place if isinstance(notice, Notice) else told[each]
         assert [told[each] for each in at.model.waiting(1)] == [*range(1, len(at.model.waiting(1)) + 1)]
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from lines import NOON, QUEUE, line_of, minutes, spot, told, waiting
-from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, RETURN_WITHIN, Line, place_to_tell
+from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, RETURN_WITHIN, Line
 from wsm.core.conversation import TRANSITIONS, State, Trigger, diagram, may, step, ticket_diagram
 from wsm.core.tickets import MICROSECOND, Agent, Did, Effect, Ended, Level, Queue
 
@@ -76,16 +76,6 @@ def test_nobody_is_served_in_a_queue_without_capacity() -> None:
     line = line_of(capacity=0)
     assert line.wrote(1)[0].did is Did.OPENED_WAITING
     assert line.refilled() == []
-
-
-@pytest.mark.parametrize(
-    ("place", "told", "expected"),
-    [(3, None, 3), (2, 3, 2), (3, 3, None), (4, 3, None), (None, 3, None), (None, None, None)],
-)
-def test_a_notice_never_repeats_and_never_tells_a_worse_place(
-    place: int | None, told: int | None, expected: int | None
-) -> None:
-    assert place_to_tell(place, told) == expected
 
 
 def test_the_table_has_one_row_per_state_and_trigger() -> None:

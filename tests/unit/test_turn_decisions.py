@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lines import line_of
+from wsm.core.aftermath import Arm
 from wsm.core.conversation import State
 from wsm.core.events import (
     ChatKind,
@@ -24,6 +25,7 @@ from wsm.core.events import (
 )
 from wsm.core.ids import BareId, ChatId, EntryId, SessionName, TenantId
 from wsm.core.tickets import Did, Effect
+from wsm.core.timers import TimerKind
 from wsm.core.turn import CLOSING_WORD, Conversation, Known, Record, Step, decide
 
 SESSION = SessionName("user_1")
@@ -84,7 +86,12 @@ def told(steps: list[Step]) -> list[tuple[str, int]]:
 
 def without_moves(steps: list[Step]) -> list[Step]:
     """Without what is said of the line once a turn."""
-    return [step for step in steps if not (isinstance(step, Effect) and step.did is Did.LINE_MOVED)]
+    return [
+        step
+        for step in steps
+        if not (isinstance(step, Effect) and step.did is Did.LINE_MOVED)
+        and not (isinstance(step, Arm) and step.kind is TimerKind.PULSE)
+    ]
 
 
 def recorded(steps: list[Step]) -> list[tuple[str, str, bool]]:

@@ -1,9 +1,9 @@
 """The clock: one leader by a lock in the database, others stand by.
 
-Each second the leader sweeps the mailboxes, rings for deliveries whose time has come, publishes the directory
-of sessions when it changed, and measures the backlog; each hour it makes the coming month and forgets dedupe
-rows that nothing can repeat any more, and files that nobody sent for long. Every step may be repeated and may
-be missed for a while: the next tick does it.
+Each second the leader sweeps the mailboxes, puts due timers into them, rings for deliveries whose time has
+come, publishes the directory of sessions when it changed, and measures the backlog; each hour it makes the
+coming month and forgets dedupe rows that nothing can repeat any more, and files that nobody sent for long.
+Every step may be repeated and may be missed for a while: the next tick does it.
 """
 
 import asyncio
@@ -12,14 +12,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from wsm.core.errors import Unavailable
+from wsm.core.events import Origin
 from wsm.core.ids import ServerName, SessionName, TenantId
+from wsm.core.moments import milliseconds
 from wsm.core.outbox import LOCKS
 from wsm.core.reasons import Why
 from wsm.store import fleet, media
 from wsm.store.database import Database
 from wsm.store.leadership import Leadership
 from wsm.streams.directory import PublishedDirectory
-from wsm.streams.handover import Handover
+from wsm.streams.handover import Handover, Offer
 from wsm.streams.keys import Kind
 from wsm.streams.pauses import CLI, DEAD_LETTERS_LIMIT, Paused
 from wsm.telemetry import (
@@ -37,14 +39,20 @@ from wsm.telemetry import (
     PAUSED,
     QUARANTINED,
     SWEEPS,
+    TIMERS_AGE,
+    TIMERS_DUE,
     logger,
 )
 from wsm.wire import directory as wire
+from wsm.wire.waha import timer_command
 
 log = logger("clock")
 
 TICK_SECONDS = 1.0
 HOUSEKEEPING = timedelta(hours=1)
+TIMERS_AT_ONCE = 500
+TIMERS_PER_TICK = 2_000
+"""After an outage the pile is worked off in order, so many in a second: the sweep must not wait."""
 LOOK_FOR_FORGOTTEN = timedelta(minutes=1)
 
 
@@ -110,8 +118,15 @@ class Clock:
             self._looked_at = None
             _forget_figures()
         if leads:
-            duties = (self._publish, self._sweep, self._ring_deliveries, self._look_for_forgotten,
-                      self._measure, self._keep_house)  # fmt: skip
+            duties = (
+                self._publish,
+                self._sweep,
+                self._ring_timers,
+                self._ring_deliveries,
+                self._look_for_forgotten,
+                self._measure,
+                self._keep_house,
+            )
             for duty in duties:
                 await self._attempt(duty)
 
@@ -157,6 +172,33 @@ class Clock:
             cursor = sweep.cursor
             if cursor == 0:
                 return
+
+    async def _ring_timers(self) -> None:
+        """Put the timers whose time has come into their tenants' mailboxes, the oldest first.
+
+        They are marked once they lie there: a crash in between puts one there twice, and it counts once.
+        """
+        now = self._now()
+        for _ in range(TIMERS_PER_TICK // TIMERS_AT_ONCE):
+            due = await fleet.due_timers(self._database, now, limit=TIMERS_AT_ONCE)
+            offers = [
+                Offer(
+                    TenantId(row.tenant_id),
+                    SessionName(row.session),
+                    Origin.CLOCK,
+                    milliseconds(now),
+                    timer_command(SessionName(row.session), row.id, row.kind, milliseconds(row.due_at)),
+                )
+                for row in due
+            ]
+            if offers:
+                await self._handover.accept(offers)
+                await fleet.mark_rung(self._database, [(row.tenant_id, row.id) for row in due], now)
+            if len(due) < TIMERS_AT_ONCE:
+                break
+        waiting = await fleet.timers_waiting(self._database, now)
+        TIMERS_DUE.set(waiting.timers)
+        TIMERS_AGE.set((now - waiting.oldest).total_seconds() if waiting.oldest else 0)
 
     async def _ring_deliveries(self) -> None:
         """Ring for tenants whose intents are due; PostgreSQL knows them, a lost bell does not matter."""
@@ -222,7 +264,7 @@ def _forget_figures() -> None:
     """Show nothing of an earlier lead: these figures are the leader's alone."""
     for gauge in (
         *(BACKLOG_ENTRIES, BACKLOG_BYTES, DEAD_LETTERS, DEAD_BYTES, QUARANTINED),
-        *(OUTBOX_DUE, OUTBOX_AGE, DIRECTORY_SESSIONS),
+        *(OUTBOX_DUE, OUTBOX_AGE, TIMERS_DUE, TIMERS_AGE, DIRECTORY_SESSIONS),
     ):
         gauge.set(0)
     for labelled in (BACKLOG_TENANTS, PAUSED, OUTBOX_WAITING, FROZEN):

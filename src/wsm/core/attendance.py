@@ -10,8 +10,8 @@ of those who wait, moves them and stores what changed under its tenant's lock. `
 be called than are seen: the turn then looks again. Moves return effects in the order in which they happened.
 
 Places are 1…n without gaps because they are counted, never stored, and only when somebody is told his.
-Notices are intents: what a customer is told is computed again when the sending is claimed (`place_to_tell`),
-so a notice that came too late to be true is never sent.
+Notices are intents: what a customer is told is decided when the sending is claimed (`notices.to_tell`), so
+one that came too late to be true is never sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -103,7 +103,7 @@ class Line:
         if queue.is_full:
             new.ended = Ended.OVERFLOW
             return self._move(new, Trigger.WROTE_LINE_FULL)
-        taker = self._taker(new) if queue.is_empty and not queue.pull else None
+        taker = self._taker(new) if queue.is_empty and not queue.rests else None
         trigger = Trigger.WROTE_PLACE_FREE if taker else Trigger.WROTE_ALL_BUSY
         return self._move(new, trigger, taker=taker)
 
@@ -119,7 +119,7 @@ class Line:
             spot.rank_at = queue.rank_at(spot.entered_at, spot.level)
         last = self.agents.get(spot.agent or 0)
         taker: Taker | None = last if last and last.has_room and last.serves(queue.id) else None
-        if taker is None and queue.is_empty and not queue.pull:
+        if taker is None and queue.is_empty and not queue.rests:
             taker = self._taker(spot)
         spot.again = True
         trigger = Trigger.CAME_BACK_PLACE_FREE if taker else Trigger.CAME_BACK_ALL_BUSY
@@ -200,7 +200,8 @@ class Line:
         customers who did not come back."""
         effects: list[Effect] = []
         for spot in [*self._spots.values()]:
-            max_wait = self.queues[spot.queue].max_wait
+            queue = self.queues[spot.queue]
+            max_wait = None if queue.shut else queue.max_wait
             if spot.state is State.WAITING and max_wait and _end(spot.entered_at, max_wait) <= self.now:
                 spot.ended = Ended.OVERFLOW
                 effects += self._move(spot, Trigger.OVERDUE, by="clock")
@@ -242,6 +243,10 @@ class Line:
         """Return the state of a conversation's newest ticket, None if it has none."""
         spot = self._spots.get(conversation)
         return spot.state if spot else None
+
+    def spot(self, conversation: ConversationId | None) -> Spot | None:
+        """Return a conversation's newest ticket, None if it has none."""
+        return None if conversation is None else self._spots.get(conversation)
 
     @property
     def spots(self) -> Iterable[Spot]:
@@ -307,7 +312,7 @@ class Line:
         """Find who is to be called, and by whom."""
         found: list[tuple[Spot, Taker]] = []
         for queue in self.queues.values():
-            if queue.pull:
+            if queue.rests:
                 continue
             for spot in queue.heads:
                 if taker := self._taker(spot):
@@ -385,14 +390,3 @@ _EFFECTS = {
     Act.TELL_PLACE: Did.TELL_PLACE,
     Act.TELL_MESSAGE: Did.TELL_MESSAGE,
 }
-
-
-def place_to_tell(place: int | None, told: int | None) -> int | None:
-    """Decide, at the moment of sending, which place a waiting customer is told; None: nothing.
-
-    place  his place now, None when he does not wait any more
-    told   the last place that he was told
-
-    An unasked notice never repeats a place and never tells a worse one. Throttling will be decided here.
-    """
-    return None if place is None or (told is not None and place >= told) else place

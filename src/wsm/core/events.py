@@ -88,7 +88,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class MessageReceived(Event, frozen=True, kw_only=True):
     """A message stands in a chat: the correspondent's, or an own one (`from_me`).
 
-    kind is one of text, image, video, voice, audio, document, sticker, location, contact, media, other.
+    kind is one of text, image, video, voice, audio, document, sticker, location, contact, poll, album, media,
+    system, other; `bot.RULES` says what becomes of each.
     twin is the other id (`@lid` or phone) of the same person when the body names one: of the correspondent
     in a direct chat, elsewhere of `participant`, who is the author inside a group or status.
     backfilled: it was fetched from the gateway, for no webhook had brought it.
@@ -202,6 +203,16 @@ class SendAsked(Event, frozen=True, kw_only=True):
     intent_key: str
     not_before_ms: int | None = None
     expires_ms: int | None = None
+
+
+class TimerDue(Event, frozen=True, kw_only=True):
+    """A timer's time has come. `timer` names its row; one that is gone, or due later by now, is nothing.
+
+    kind  one of `timers.TimerKind`, or of a later version
+    """
+
+    timer: int
+    kind: str
 
 
 HistoryEvent = MessageReceived | MessageEdited | MessageRevoked | MessageReacted | PollVoted

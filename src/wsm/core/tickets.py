@@ -11,6 +11,8 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from wsm.core.conversation import State
+from wsm.core.hours import Hours
+from wsm.core.notices import Manners, Policy
 
 ConversationId = int
 QueueId = int
@@ -92,6 +94,9 @@ class Queue(msgspec.Struct):
     reopen      how long after the end of his ticket a customer who writes comes back to it
     pull        nobody is called by himself: agents ask for the next one
     keeps       who waits when the hours end keeps his place; else his ticket is closed
+    hours       in the time zone `zone`; None: always open
+    shut        it is out of its hours: nobody is called; `leaves`: who writes then leaves a message
+    notices, manners  when its customers are told their places, and what follows when they are silent
     served      how many are served now
     waiting     how many wait, counted up to max_length; 0 where there is no limit
     newest_at   the last entry among those who wait, None if nobody does
@@ -107,6 +112,12 @@ class Queue(msgspec.Struct):
     reopen: timedelta = timedelta(0)
     pull: bool = False
     keeps: bool = True
+    hours: Hours | None = None
+    zone: str = "UTC"
+    shut: bool = False
+    leaves: bool = False
+    notices: Policy = Policy()
+    manners: Manners = Manners()
     served: int = 0
     waiting: int = 0
     newest_at: datetime | None = None
@@ -119,9 +130,15 @@ class Queue(msgspec.Struct):
         return not self.heads and not self.more
 
     @property
+    def rests(self) -> bool:
+        """Whether nobody is called by himself."""
+        return self.pull or self.shut
+
+    @property
     def is_full(self) -> bool:
         """Whether a newcomer is asked to leave a message."""
-        return self.max_length is not None and self.waiting >= self.max_length
+        too_many = self.max_length is not None and self.waiting >= self.max_length
+        return too_many or (self.shut and self.leaves)
 
     def rank_at(self, entered_at: datetime, level: Level) -> datetime:
         """Give the key of a place."""

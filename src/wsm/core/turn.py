@@ -2,20 +2,25 @@
 
 The events of one tenant are taken in the order of their chats; for each the table of conversations and the
 line say what follows. A step is a `Record` (a row of history), an `Effect` of the line, a `Send` (what
-somebody asked to write) or a `Wished` (what a customer wants to be spared); they are performed in their
-order, in one transaction.
+somebody asked to write), a `Wished` (what a customer wants to be spared) or what follows from these
+(`aftermath`); they are performed in their order, in one transaction.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
+from wsm.core import customer, hours, timers
+from wsm.core.aftermath import Aftermath, AnswerWanted, Arm, Tell, TellFar, TellPlace, TookOver, after
 from wsm.core.asks import Ask, Asked, follow
 from wsm.core.attendance import Line
+from wsm.core.bot import PAUSE, Bot
 from wsm.core.content import Content, SendClass, is_message, is_own_target, target_of
 from wsm.core.conversation import State
 from wsm.core.courtesy import is_thanks
+from wsm.core.customer import Talk
 from wsm.core.engines import check_way
 from wsm.core.errors import BadInput
 from wsm.core.events import (
@@ -27,10 +32,13 @@ from wsm.core.events import (
     Order,
     SendAsked,
     Source,
+    TimerDue,
 )
 from wsm.core.ids import BareId, ChatId, SessionName
 from wsm.core.moments import moment
+from wsm.core.notices import LEAVING, word
 from wsm.core.tickets import ConversationId, Did, Effect, Ended
+from wsm.core.timers import Case, Do, Fired, TimerKind
 from wsm.core.wishes import Wish, wish_of
 
 CLOSING_WORD = "#fim"
@@ -59,6 +67,7 @@ class Conversation(msgspec.Struct):
     handled: Order
     heard: bool = False
     opted_out: bool = False
+    talk: Talk = msgspec.field(default_factory=Talk)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -110,7 +119,7 @@ class Wished(msgspec.Struct, frozen=True):
     wish: Wish
 
 
-Step = Record | Effect | Send | Wished
+Step = Record | Effect | Send | Wished | Aftermath
 Chats = Mapping[tuple[SessionName, ChatId], Conversation]
 _NOTHING = Known()
 
@@ -123,37 +132,199 @@ def decide(
     *,
     answer_since_ms: int = 0,
     known: Known = _NOTHING,
+    bot: Bot | None = None,
+    fired: Mapping[int, Fired] = MappingProxyType({}),
 ) -> list[Step]:
     """Decide on the events of one turn, oldest first, and return the steps in order.
 
     chats  the conversation of every chat among the events; one that nobody wrote in, or asked to, is
-           missing. Their `state` and `handled` are moved along.
+           missing. Their `state`, `handled` and `talk` are moved along.
     line   the tenant's line, as far as these events may move it; moved along
-    own    bare ids that wsm's own intents have reserved or sent
+    own    bare ids of own messages that wsm itself has sent, or is sending
     answer_since_ms  a customer's backfilled message that was sent before is history, and starts nothing
     known  of what is asked to be sent
+    bot    how the tenant's bot behaves, None if nobody answers by himself
+    fired  the timers whose time has come, by their numbers; one that is missing is gone, or due later by now
     """
-    steps: list[Step] = []
-    authors = {bare: "agent" if bare in known.agents else "bot" for bare in own}
+    turn = _Turn(chats, line, own, answer_since_ms, known, bot, fired)
     for event in sorted(events, key=lambda event: event.order):
-        conversation = chats.get((event.session, event.chat)) if event.chat else None
+        turn.take(event)
+    turn.end()
+    for conversation in chats.values():
+        conversation.state = line.state(conversation.id) or conversation.state
+    return turn.steps
+
+
+class _Turn:
+    """The events of one turn, taken one by one. heard: when customers last wrote, as this turn knows it."""
+
+    def __init__(
+        self,
+        chats: Chats,
+        line: Line,
+        own: frozenset[BareId],
+        answer_since_ms: int,
+        known: Known,
+        bot: Bot | None,
+        fired: Mapping[int, Fired],
+    ) -> None:
+        self.steps: list[Step] = []
+        self._chats = chats
+        self._line = line
+        self._authors = {bare: "agent" if bare in known.agents else "bot" for bare in own}
+        self._known = known
+        self._answer_since_ms = answer_since_ms
+        self._bot = bot
+        self._fired = fired
+        self._heard: dict[ConversationId, datetime] = {}
+
+    def take(self, event: Event) -> None:
+        """Decide on one event, and on what follows from it."""
+        before = len(self.steps)
+        self._take(event)
+        self._follow(before)
+
+    def end(self) -> None:
+        """Call whoever can be served by now, and say who has moved."""
+        before = len(self.steps)
+        self.steps += [*self._line.refilled(), *self._line.lines_moved()]
+        self._follow(before)
+
+    def _follow(self, before: int) -> None:
+        self.steps += after([step for step in self.steps[before:] if isinstance(step, Effect)], self._line)
+
+    def _take(self, event: Event) -> None:
+        conversation = self._chats.get((event.session, event.chat)) if event.chat else None
         if isinstance(event, Asked) and isinstance(event.what, Ask):
-            steps += _asked(event, event.what, conversation, line)
+            self.steps += _asked(event, event.what, conversation, self._line)
+        elif isinstance(event, TimerDue):
+            if (fired := self._fired.get(event.timer)) is not None:
+                self._timer(fired)
         elif conversation is None:
-            continue
+            return
+        elif isinstance(event, CloseAsked):
+            self.steps += self._line.closed(conversation.id, event.by)
         elif isinstance(event, MessageReceived):
-            steps += _message(event, conversation, line, authors, answer_since_ms)
+            self._message(event, conversation)
         elif isinstance(event, HistoryEvent):
             author = "agent" if event.from_me else "customer"
-            steps.append(Record(event, conversation.id, author, late=event.order < conversation.handled))
-        elif isinstance(event, CloseAsked):
-            steps += line.closed(conversation.id, event.by)
+            self.steps.append(Record(event, conversation.id, author, late=event.order < conversation.handled))
         elif isinstance(event, SendAsked):
-            steps.append(_send(event, conversation, known))
-    steps += [*line.refilled(), *line.lines_moved()]
-    for conversation in chats.values():
-        _follow(conversation, line)
-    return steps
+            send = _send(event, conversation, self._known)
+            self.steps.append(send)
+            if send.send_class is SendClass.AGENT and send.refused is None:
+                self._person_spoke(conversation)
+
+    def _message(self, event: MessageReceived, conversation: Conversation) -> None:
+        author = _author(event, self._authors)
+        conversation.heard |= author == "customer"
+        old = event.order.sent_at_ms < self._answer_since_ms
+        too_old = event.backfilled and author == "customer" and old
+        late = too_old or event.order < conversation.handled
+        record = Record(event, conversation.id, author, late)
+        wish = _wish(event, conversation) if author == "customer" else None
+        if not late and self._leaves(event, conversation):
+            wish = None
+        if wish is Wish.OUT or (wish is Wish.IN and not late):
+            self.steps += [record, *_wished(wish, event, conversation, self._line, late=late)]
+            return
+        if late or conversation.kind is not ChatKind.DIRECT or author == "bot" or event.id in self._authors:
+            self.steps.append(record)
+            return
+        conversation.handled = event.order
+        if author == "customer":
+            self._customer(event, conversation, record)
+        elif event.body.strip().lower() == CLOSING_WORD:
+            self.steps += [record, *self._line.closed(conversation.id, "agent")]
+        else:
+            self.steps.append(record)
+            self._person_spoke(conversation)
+
+    def _leaves(self, event: MessageReceived, conversation: Conversation) -> bool:
+        """Whether who waits says the word that leaves the line: he wants no more than that."""
+        return self._line.state(conversation.id) is State.WAITING and word(event.body) in LEAVING
+
+    def _customer(self, event: MessageReceived, conversation: Conversation, record: Record) -> None:
+        line, who, talk = self._line, conversation.id, conversation.talk
+        wrote_at = moment(event.order.sent_at_ms)
+        self._heard[who] = wrote_at
+        state = line.state(who) or conversation.state
+        asked = customer.asks(event, who, state, talk, line, wrote_at)
+        if asked is not None:
+            self.steps += [record, *asked]
+            return
+        thanks = is_thanks(event.body)
+        self.steps += line.wrote(who, at=wrote_at, session=event.session, thanks=thanks)
+        self.steps.append(record)
+        if not thanks:
+            self.steps += customer.wrote(who, line.state(who) or state, talk, line, self._bot)
+
+    def _person_spoke(self, conversation: Conversation) -> None:
+        """From here on a person has the talk: the bot is silent, and what it was to answer is answered."""
+        pause = PAUSE if self._bot is None else timedelta(hours=self._bot.pause_hours)
+        conversation.talk.human_until = self._line.now + pause
+        conversation.talk.burst_since = None
+        self.steps.append(TookOver(conversation.id, self._line.now + pause))
+
+    def _timer(self, fired: Fired) -> None:
+        """Do what the time of a timer has come for."""
+        line, who = self._line, fired.conversation
+        if fired.kind is TimerKind.TEND:
+            self.steps += line.tended()
+        elif fired.kind is TimerKind.HOURS:
+            self._hours(fired)
+        elif fired.kind is TimerKind.PULSE and fired.queue is not None:
+            self.steps.append(TellFar(fired.queue))
+        elif fired.kind is TimerKind.BURST and who is not None:
+            if not fired.human:
+                self.steps.append(AnswerWanted(who))
+        elif who is not None and fired.case is not None:
+            self._of_ticket(fired.kind, who, fired.case)
+
+    def _hours(self, fired: Fired) -> None:
+        queue = self._line.queues.get(fired.queue or 0)
+        if queue is None or queue.hours is None:
+            return
+        if queue.shut:
+            ended = self._line.hours_ended(queue.name)
+            self.steps += ended
+            self.steps += [
+                Tell(effect.conversation, "closing")
+                for effect in ended
+                if effect.did is Did.CLOSED and effect.conversation is not None
+            ]
+        if change := hours.next_change(queue.hours, queue.zone, self._line.now):
+            self.steps.append(Arm(kind=TimerKind.HOURS, due_at=change, queue=queue.id))
+
+    def _of_ticket(self, kind: TimerKind, who: ConversationId, case: Case) -> None:
+        line = self._line
+        spot, now = line.spot(who), line.now
+        if spot is None:
+            return
+        queue = line.queues[spot.queue]
+        heard = [at for at in (case.heard_at, self._heard.get(who)) if at is not None]
+        then = timers.decide(
+            kind,
+            msgspec.structs.replace(
+                case,
+                state=spot.state,
+                heard_at=max(heard, default=None),
+                shut=queue.shut,
+                notices=queue.notices,
+                manners=queue.manners,
+            ),
+            now,
+        )
+        if then.do is Do.PARK:
+            self.steps += line.parked(who, "clock")
+        elif then.do is Do.END:
+            self.steps += line.closed(who, "clock", Ended.SERVED)
+        if then.say:
+            self.steps.append(Tell(who, then.say, then.minutes))
+        if then.apologize:
+            self.steps.append(TellPlace(who, asked=False))
+        if then.again is not None:
+            self.steps.append(Arm(kind=then.again[0], due_at=then.again[1], conversation=who, args=then.args))
 
 
 def _asked(event: Asked, ask: Ask, conversation: Conversation | None, line: Line) -> list[Effect]:
@@ -163,33 +334,6 @@ def _asked(event: Asked, ask: Ask, conversation: Conversation | None, line: Line
         msgspec.structs.replace(effect, ask=event.key) if effect.did is Did.REFUSED else effect
         for effect in effects
     ]
-
-
-def _message(
-    event: MessageReceived,
-    conversation: Conversation,
-    line: Line,
-    authors: Mapping[BareId, str],
-    answer_since_ms: int,
-) -> list[Step]:
-    author = _author(event, authors)
-    conversation.heard |= author == "customer"
-    too_old = event.backfilled and author == "customer" and event.order.sent_at_ms < answer_since_ms
-    late = too_old or event.order < conversation.handled
-    record = Record(event, conversation.id, author, late)
-    wish = _wish(event, conversation) if author == "customer" else None
-    if wish is Wish.OUT or (wish is Wish.IN and not late):
-        return [record, *_wished(wish, event, conversation, line, late=late)]
-    if late or conversation.kind is not ChatKind.DIRECT or author == "bot" or event.id in authors:
-        return [record]
-    conversation.handled = event.order
-    if author == "customer":
-        wrote_at = moment(event.order.sent_at_ms)
-        thanks = is_thanks(event.body)
-        return [*line.wrote(conversation.id, at=wrote_at, session=event.session, thanks=thanks), record]
-    if event.body.strip().lower() == CLOSING_WORD:
-        return [record, *line.closed(conversation.id, "agent")]
-    return [record]
 
 
 def _wish(event: MessageReceived, conversation: Conversation) -> Wish | None:
@@ -254,8 +398,3 @@ def _author(event: MessageReceived, authors: Mapping[BareId, str]) -> str:
     if not event.from_me:
         return "customer"
     return authors.get(event.id, "bot" if event.source is Source.API else "agent")
-
-
-def _follow(conversation: Conversation, line: Line) -> None:
-    """Move a conversation along with the line: it is where its newest ticket is."""
-    conversation.state = line.state(conversation.id) or conversation.state

@@ -57,8 +57,8 @@ class Counter:
         )
         _name_chat(self._verb(commands, "history", _history, "everything that was said in a chat"))
 
-    def add_queue(self, commands: "Commands") -> None:
-        """Add `queue list|set`."""
+    def add_queue(self, commands: "Commands") -> "Commands":
+        """Add `queue list|set`, and return where its verbs are added."""
         verbs = _group(commands, "queue", "the queues of a tenant")
         self._verb(verbs, "list", _queues, "every queue, and who waits in it")
         set_ = self._verb(verbs, "set", _set_queue, "make a queue, or change what is said of it")
@@ -77,6 +77,7 @@ class Counter:
         )
         set_.add_argument("--keeps", action=yes_or_no, help="who waits at closing time keeps his place")
         set_.add_argument("--session", action="append", default=[], help="whose customers enter here")
+        return verbs
 
     def add_agent(self, commands: "Commands") -> None:
         """Add `agent add|list|online|offline|next|reply|transfer|return|park|close`."""

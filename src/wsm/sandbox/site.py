@@ -20,6 +20,7 @@ from wsm.bootstrap import opened, sessions
 from wsm.config import load, master_key
 from wsm.core.errors import NotFound, Unavailable
 from wsm.core.ids import DEFAULT_SERVER, SessionAddress, SessionName, TenantId
+from wsm.core.notices import Policy
 from wsm.sandbox.embedded import Embedded, running
 from wsm.sandbox.supervisor import Child, Supervisor, free_ports, wsm_child
 from wsm.sandbox.waha.control import Phone
@@ -46,6 +47,9 @@ UNPACED = (
     "same_text_contacts = 1_000_000, loop_messages = 1_000_000, loop_repeats = 1_000_000"
 )
 """The pace towards a WAHA that nobody bans: no pauses, no limits. Demonstrations and tests name it."""
+
+AT_ONCE = Policy(every=0)
+"""Nobody waits two minutes to see a line move."""
 
 
 class Site:
@@ -90,6 +94,7 @@ class Site:
         address = SessionAddress(tenant, SessionName(f"user_{tenant}"))
         async with opened(Database(self.settings.system_database_url, connections=1)) as database:
             await fleet.add_tenant(database, tenant, name=name, locale="pt-BR", capacity=capacity)
+            await fleet.set_notices(database, tenant, AT_ONCE)
             await fleet.add_session(
                 database,
                 address,

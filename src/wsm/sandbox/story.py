@@ -342,7 +342,7 @@ def _turn() -> str:
 
 
 def _entry(place: int) -> str:
-    return render("entry", DEFAULT_LOCALE, {}, place=place)
+    return render("entry_next" if place == 1 else "entry", DEFAULT_LOCALE, {}, place=place)
 
 
 def _update(place: int) -> str:

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 
-from wsm.core.errors import BadInput
+from wsm.core import templates
+from wsm.core.bot import Bot
+from wsm.core.errors import BadInput, NotFound
 from wsm.core.ids import ServerName, SessionAddress, TenantId
+from wsm.core.notices import Policy
 from wsm.core.placement import choose
 from wsm.store.database import Database, Transaction
 
+_RING_AGAIN = timedelta(hours=1)
 _NAME_CHARACTERS = 60
 QUEUE_VALUES = {
     "capacity": (0, 1_000_000),
@@ -173,6 +178,40 @@ async def retire(database: Database, tenant: TenantId, session: int) -> None:
         await transaction.run("retire", tenant=tenant, id=session)
 
 
+async def set_text(database: Database, tenant: TenantId, name: str, text: str | None) -> None:
+    """Replace one of the texts that a tenant's customers read; None: the default again. BadInput: why not."""
+    if text is not None:
+        templates.check(name, text)
+    async with database.transaction() as transaction:
+        values = {"tenant": tenant, "name": name, "text": text}
+        if not await transaction.run("set_text", **values):
+            raise NotFound(f"there is no tenant {tenant}")
+
+
+async def texts(database: Database, tenant: TenantId) -> Any:
+    """What a tenant's customers read: locale, time_zone, templates (his own), bot."""
+    async with database.transaction() as transaction:
+        row = await transaction.row("texts", tenant=tenant)
+    if row is None:
+        raise NotFound(f"there is no tenant {tenant}")
+    return row
+
+
+async def set_notices(database: Database, tenant: TenantId, policy: Policy) -> None:
+    """Say when the customers of all of a tenant's queues are told their places."""
+    async with database.transaction() as transaction:
+        said = msgspec.json.encode(policy).decode()
+        await transaction.run("set_notices", tenant=tenant, notices=said)
+
+
+async def set_bot(database: Database, tenant: TenantId, bot: Bot | None) -> None:
+    """Say how a tenant's bot behaves; None: nobody answers by himself."""
+    said = None if bot is None else msgspec.json.encode(bot).decode()
+    async with database.transaction() as transaction:
+        if not await transaction.run("set_bot", tenant=tenant, bot=said):
+            raise NotFound(f"there is no tenant {tenant}")
+
+
 async def directory(database: Database) -> list[Any]:
     """Every session that may sign: tenant_id, name, server, kid, generations, phone."""
     async with database.transaction() as transaction:
@@ -189,6 +228,29 @@ async def due_tenants(database: Database, now: datetime) -> list[Any]:
     """The tenants with sessions whose time to send has come: tenant_id, oldest (due_at), sessions."""
     async with database.transaction(now=now) as transaction:
         return await transaction.rows("due_tenants")
+
+
+async def due_timers(database: Database, now: datetime, *, limit: int) -> list[Any]:
+    """The timers whose time has come and that lie in no mailbox, the oldest first.
+
+    Columns: tenant_id, id, kind, due_at, session (one of the tenant's). One that has lain there for an hour
+    is shown again, should its entry be lost.
+    """
+    async with database.transaction(now=now) as transaction:
+        return await transaction.rows("due_timers", limit=limit, again=now - _RING_AGAIN)
+
+
+async def mark_rung(database: Database, timers: Sequence[tuple[int, int]], now: datetime) -> None:
+    """Remember that timers, by tenant and number, lie in their mailboxes."""
+    tenants, numbers = zip(*timers, strict=True)
+    async with database.transaction(now=now) as transaction:
+        await transaction.run("mark_rung", tenants=list(tenants), ids=list(numbers))
+
+
+async def timers_waiting(database: Database, now: datetime) -> Any:
+    """How many timers are due and lie in no mailbox, and since when the oldest is: timers, oldest."""
+    async with database.transaction(now=now) as transaction:
+        return await transaction.row("timers_waiting")
 
 
 async def forgotten_tenants(database: Database) -> list[TenantId]:

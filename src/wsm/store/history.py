@@ -1,17 +1,27 @@
 """The history of a chat: rows that a turn records, and own messages as they become known to have left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
 
 from wsm.core.content import SendClass
 from wsm.core.engines import heard_as
-from wsm.core.events import MessageEdited, MessageReacted, MessageReceived, MessageRevoked, PollVoted
+from wsm.core.events import (
+    Event,
+    HistoryEvent,
+    MessageAcked,
+    MessageEdited,
+    MessageReacted,
+    MessageReceived,
+    MessageRevoked,
+    PollVoted,
+)
 from wsm.core.ids import BareId, SessionName
 from wsm.core.moments import milliseconds, moment
 from wsm.core.outbox import IntentState
-from wsm.core.turn import Record
+from wsm.core.turn import Conversation, Record
 from wsm.store.database import Transaction, clean, listed
 from wsm.wire.waha import message_key
 
@@ -87,6 +97,20 @@ class Evidence:
         )
         """Which of those are an agent's words."""
 
+    def echoes(self, said: Iterable[tuple[int, Conversation | None, MessageReceived]]) -> frozenset[BareId]:
+        """Return which own messages (by session and conversation) are what wsm itself is sending just now,
+        where the engine takes no ids: their echoes came before the answers."""
+        sending = {
+            (row.session_id, row.conversation_id, row.body)
+            for row in self._open
+            if row.reserved_id is None and row.state in _DOUBTFUL
+        }
+        return frozenset(
+            event.id
+            for session, chat, event in said
+            if chat is not None and (session, chat.id, clean(event.body)) in sending
+        )
+
     def by_id(self, session: int, bare_id: BareId) -> bool:
         """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
         return self._settle(
@@ -132,3 +156,19 @@ def record_sent(transaction: Transaction, intent: int, bare_id: BareId) -> None:
         sent_at=transaction.now.replace(microsecond=0),  # whole seconds, as the gateways' own
         stamped_ms=milliseconds(transaction.now),
     )
+
+
+def month_of(event: Event) -> date | None:
+    """The month of history that an event becomes a row of, None for one that does not."""
+    if not isinstance(event, HistoryEvent):
+        return None
+    return moment(event.order.sent_at_ms).date().replace(day=1)
+
+
+def evidence_in(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """What may be evidence: the own messages among events, and their acks."""
+    return [
+        {"session": event.session, "id": event.id}
+        for event in events
+        if isinstance(event, MessageReceived | MessageAcked) and event.from_me
+    ]

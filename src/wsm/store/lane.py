@@ -6,11 +6,12 @@ the second waits for the lock and finds only duplicates. Everything that decides
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from wsm.core.asks import Asked, SetAgent
 from wsm.core.attendance import Line
+from wsm.core.bot import Bot
 from wsm.core.conversation import State
 from wsm.core.errors import NotFound
 from wsm.core.events import (
@@ -23,18 +24,22 @@ from wsm.core.events import (
     Order,
     SendAsked,
     SessionStatusReported,
+    TimerDue,
 )
 from wsm.core.ids import BareId, ChatId, SessionAddress, SessionName, TenantId
 from wsm.core.moments import milliseconds, moment
 from wsm.core.outbox import RATE_LIMITED, REACHOUT_TIMELOCK, Lock
 from wsm.core.pacing import Pace
+from wsm.core.tickets import Effect
+from wsm.core.timers import Fired  # noqa: TC001
 from wsm.core.turn import Chats, Conversation, Known, Record, Send, Step, Wished
 from wsm.store import history, intents, paces
+from wsm.store.aftermath import AftermathWriter
 from wsm.store.database import Database, Transaction, clean, listed
 from wsm.store.history import Evidence
 from wsm.store.tickets import Tickets
 
-_MOVING = HistoryEvent | CloseAsked | SendAsked | Asked
+_MOVING = HistoryEvent | CloseAsked | SendAsked | Asked | TimerDue
 _LOCKING = {"463": REACHOUT_TIMELOCK, "429": RATE_LIMITED}
 """The codes of error acks by which WhatsApp holds a number back."""
 _HEARD_STEP_MS = 10_000
@@ -87,6 +92,8 @@ class Lane:
         self._people: list[Any] = []
         self._evidence = Evidence(transaction, ())
         self._tickets = Tickets(transaction)
+        self._aftermath = AftermathWriter(transaction, self._tickets)
+        self.fired: Mapping[int, Fired] = {}  # the timers whose time has come, by their numbers
         self._entrances: dict[SessionName, int] = {}
         self._chats: dict[tuple[int, int], Conversation] = {}
         self._found: dict[int, tuple[State, ChatId, Order, bool, ChatId]] = {}
@@ -101,7 +108,7 @@ class Lane:
         distinct = {(event.session, event.key): event for event in reversed(events)}
         ordered = sorted(distinct.values(), key=lambda event: event.order)
         seen = [
-            {"place": place, "session": event.session, "key": event.key, "month": _month(event)}
+            {"place": place, "session": event.session, "key": event.key, "month": history.month_of(event)}
             for place, event in enumerate(ordered)
         ]
         names = list({event.session for event in (*events, *stale)})
@@ -114,7 +121,7 @@ class Lane:
             aliases = _aliases(moving)
             asked.append(("known_chats", {"names": names, "aliases": aliases}))
             asked += self._tickets.asks(moving, names, aliases)
-        if own := _own(events):
+        if own := history.evidence_in(events):
             asked.append(("evidence", {"seen": listed(own)}))
         answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
         self._sessions = {row.name: row.id for row in answers["sessions_of_tenant"]}
@@ -126,6 +133,7 @@ class Lane:
         self._people = answers.get("known_chats", [])
         self._tickets.took(answers)
         self._opted_out = {row.contact_id for row in self._people if row.opted_out}
+        self.fired = self._tickets.fired
         self._evidence = Evidence(self._transaction, answers.get("evidence", []))
         self._numbers = {(row.session_id, row.key): row.message_id for row in answers["first_seen"]}
         return [event for event in ordered if (self._sessions[event.session], event.key) in self._numbers]
@@ -221,8 +229,9 @@ class Lane:
             heard, opted_out = row.heard_at is not None, pair[1] in self._opted_out
             answered = chat if is_heard else row.chat_id
             self._found[row.id] = (State(row.state), row.chat_id, handled, heard, answered)
+            talk = self._tickets.talk(row)
             self._chats[pair] = Conversation(
-                row.id, ChatKind(row.kind), State(row.state), handled, heard, opted_out
+                row.id, ChatKind(row.kind), State(row.state), handled, heard, opted_out, talk
             )
 
     def line(self) -> Line:
@@ -235,6 +244,11 @@ class Lane:
         if agents := [each for each in what if isinstance(each, SetAgent)]:
             await self._tickets.set(agents)
 
+    @property
+    def bot(self) -> Bot | None:
+        """How the tenant's bot behaves, None if nobody answers by himself."""
+        return self._tickets.bot
+
     async def line_again(self) -> Line:
         """Return the line as it is after what was performed."""
         return await self._tickets.again(self._entrances)
@@ -244,9 +258,11 @@ class Lane:
         targets = await intents.targets(self._transaction, sends, chats)
         return Known(self._engines, targets, self._evidence.agents_ids)
 
-    def own_ids(self) -> frozenset[BareId]:
-        """Return which of the ids of own messages and acks wsm itself has reserved or sent."""
-        return self._evidence.own_ids
+    def own_ids(self, events: Iterable[Event], chats: Chats) -> frozenset[BareId]:
+        """Return which of the ids of own messages and acks wsm itself has reserved, sent, or is sending."""
+        own = [event for event in events if isinstance(event, MessageReceived) and event.from_me]
+        said = ((self._session(each.session), chats.get((each.session, each.chat)), each) for each in own)
+        return self._evidence.own_ids | self._evidence.echoes(said)
 
     async def perform(self, steps: Sequence[Step], chats: Chats, line: Line) -> None:
         """Write what was decided, in its order, and where the line is now."""
@@ -258,11 +274,13 @@ class Lane:
                 records.append((step, self._tickets.ticket(step.conversation)))
             elif isinstance(step, Wished):
                 telling += await intents.wished(self._transaction, step, len(telling))
-            elif isinstance(step, Send) or step.did in intents.NOTICES:
+            elif isinstance(step, Send) or (isinstance(step, Effect) and step.did in intents.NOTICES):
                 row = intents.row(step, self._tickets.ticket(step.conversation), self._transaction.now)
                 telling.append({"place": len(telling), **row})
-            else:
+            elif isinstance(step, Effect):
                 self._tickets.follow(step)
+            elif told := self._aftermath.take(step, line):
+                self._tickets.note(told)
         history.write(self._transaction, self._sessions, self._numbers, records)
         self._tickets.write_audit()
         for conversation in {chat.id: chat for chat in chats.values()}.values():
@@ -272,7 +290,7 @@ class Lane:
             self._transaction.later("set_state", id=number, state=state)
         if telling:  # whoever has written is known to have by now
             self._transaction.later("add_intents", intents=listed(telling))
-        self._tickets.tell_moved()
+        self._aftermath.follow([step for step in steps if isinstance(step, Effect)], line)
 
     def _keep_conversation(self, conversation: Conversation) -> None:
         """Write a conversation that has moved, or is now answered under another id."""
@@ -378,22 +396,6 @@ class Lane:
             raise NotFound(f"tenant {self._transaction.tenant} has no session {name}") from None
 
 
-def _month(event: Event) -> date | None:
-    """The month of history that an event becomes a row of, None for one that does not."""
-    if not isinstance(event, HistoryEvent):
-        return None
-    return moment(event.order.sent_at_ms).date().replace(day=1)
-
-
 def _aliases(events: Iterable[Event]) -> list[str]:
     twins = {event.twin for event in events if isinstance(event, MessageReceived)}
     return sorted({str(alias) for alias in (*twins, *(event.chat for event in events)) if alias})
-
-
-def _own(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """What may be evidence: the own messages among events, and their acks."""
-    return [
-        {"session": event.session, "id": event.id}
-        for event in events
-        if isinstance(event, MessageReceived | MessageAcked) and event.from_me
-    ]

@@ -10,15 +10,12 @@ from typing import Any
 
 import msgspec
 
-from wsm.core.attendance import place_to_tell
 from wsm.core.content import Target
-from wsm.core.conversation import State
 from wsm.core.engines import MEDIA, OwnId, takes_id
 from wsm.core.errors import Refused, WsmError
 from wsm.core.exits import Way
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress, SessionName, TenantId
 from wsm.core.outbox import AGAIN, Claimed, Composing, Doubtful, IntentState, Loading, Lock, Outcome
-from wsm.core.templates import render
 from wsm.store import history, paces
 from wsm.store.database import Database, Transaction
 from wsm.store.lane import locked
@@ -156,7 +153,7 @@ def _step(
     loaded: int | None = None,
 ) -> Found | Nothing:
     """Claim what is next, if anything is."""
-    found = next_of(transaction, pacing, session[1], rows, _said, loaded)
+    found = next_of(transaction, pacing, session[1], rows, loaded)
     if not isinstance(found, Next):
         return found
     row = found.row
@@ -170,8 +167,9 @@ def _step(
         look_again=transaction.now + _LOOK_AFTER_A_CLAIM,
         reserved_id=reserved,
         chat=row.chat_id,
-        body=found.text,
-        place=found.place,
+        body=found.saying.text,
+        place=found.saying.place,
+        word=found.saying.word,
         **found.counted,
     )
     return Claimed(
@@ -180,7 +178,7 @@ def _step(
         session_id=session[0],
         chat=ChatId(row.chat_id),
         intent=row.intent,
-        text=found.text,
+        text=found.saying.text,
         reserved_id=reserved,
         attempt=row.attempts + 1,
         kind=row.kind,
@@ -189,23 +187,6 @@ def _step(
         cold=row.cold,
         typed=found.typed,
     )
-
-
-def _said(row: Any) -> tuple[str | None, int | None]:
-    """Return what the history is to show of an intent, and the place that it tells: notices are rendered."""
-    return (row.body or "", None) if row.args else _rendered(row)
-
-
-def _rendered(row: Any) -> tuple[str | None, int | None]:
-    """Return the text that is true now and the place it tells, or None when there is nothing true to say."""
-    if row.intent == "turn":
-        true = row.ticket_state == State.SERVED
-        return (render("turn", row.locale, row.templates) if true else None), None
-    place = place_to_tell(row.place, row.told_place)
-    if place is None:
-        return None, None
-    name = "entry" if row.told_place is None else "next" if place == 1 else "update"
-    return render(name, row.locale, row.templates, place=place), place
 
 
 async def doubts(database: Database, session: Session, now: datetime) -> list[Doubtful]:

@@ -34,6 +34,7 @@ from wsm.core.pacing import (
     typing_time,
 )
 from wsm.store.database import Transaction
+from wsm.store.notices import TOO_SOON, Drop, Later, Saying, rendered
 from wsm.telemetry import SENDS_REFUSED
 
 _TYPED = frozenset(
@@ -72,17 +73,13 @@ class Nothing(StrEnum):
 
 
 class Next(msgspec.Struct, frozen=True):
-    """What may be claimed: its row, what is true to say, the place that this tells, and how it is counted."""
+    """What may be claimed: its row, what is true to say, and how it is counted."""
 
     row: Any
-    text: str
-    place: int | None
+    saying: Saying
     content: Content | None
     counted: dict[str, Any]
     typed: bool
-
-
-Rendered = Callable[[Any], tuple[str | None, int | None]]
 
 
 def next_of(
@@ -90,14 +87,12 @@ def next_of(
     pacing: Pacing,
     address: SessionAddress,
     rows: Sequence[Any],
-    rendered: Rendered,
     loaded: int | None = None,
 ) -> Next | Composing | Loading | Nothing:
     """Choose what is next of a session, and write what was found on the way.
 
-    rows      what `Pacing.asked` asks for: one without an id where there is nothing
-    rendered  the text of an intent and the place that it tells; no text: there is nothing true to say
-    loaded    the intent whose file is at hand
+    rows    what `Pacing.asked` asks for: one without an id where there is nothing
+    loaded  the intent whose file is at hand
 
     What is no longer true is dropped, what must not leave is refused, what its correspondent must not get yet
     is put off. Where nothing may leave before a time, the session rests until then.
@@ -108,16 +103,18 @@ def next_of(
     chosen = choose(pace, numbers, [head for head, _ in heads.values()], now)
     if isinstance(chosen, Head):
         _, row = heads[chosen.id]
-        text, place = rendered(row)
-        content = msgspec.convert(row.args, Content) if row.args else None
-        if text is None:
-            transaction.later("drop_intent", id=row.id, reason="no longer true")
+        said = rendered(row, now)
+        content = msgspec.convert(row.args, Content) if row.kind != "text" or "text" in row.args else None
+        if isinstance(said, Drop):
+            transaction.later("drop_intent", id=row.id, reason=said.reason)
+        elif isinstance(said, Later):
+            transaction.later("put_off", id=row.id, until=said.until, reason=TOO_SOON)
         elif (reason := _impossible(row, content)) is not None:
             transaction.later(
                 "refuse_intent", id=row.id, state=IntentState.FAILED, reason=reason, why="impossible"
             )
         elif _may_reach(transaction, pacing, chosen, row):
-            next_ = Next(row, text, place, content, {}, chosen.typed)
+            next_ = Next(row, said, content, {}, chosen.typed)
             return _chosen(transaction, pacing, address, numbers, chosen, next_, loaded)
         return Nothing.AGAIN  # who stood behind it may be more urgent than the others
     until, why = (chosen.until, chosen.why) if isinstance(chosen, Wait) else (None, None)
@@ -137,14 +134,14 @@ def _chosen(
     """Claim a head, or let somebody type it first."""
     row, pace, now = next_.row, pacing.pace, transaction.now
     if head.types and not head.typed:
-        until = now + typing_time(pace, row.kind, len(next_.text), pacing.chance())
+        until = now + typing_time(pace, row.kind, len(next_.saying.text), pacing.chance())
         transaction.later("type_intent", id=row.id, session=row.session, until=until)
         return Composing(address=address, chat=ChatId(row.chat_id), seen=row.heard_at is not None)
     if next_.content is not None and needs_media(next_.content) is not None and row.id != loaded:
         return Loading(id=row.id, content=next_.content)
     after = after_claim(pace, numbers, head, now, pacing.chance())
     counted = {"budget": head.budget, "picked": int(not head.typed), **msgspec.structs.asdict(after)}
-    return Next(row, next_.text, next_.place, next_.content, counted, head.typed)
+    return Next(row, next_.saying, next_.content, counted, head.typed)
 
 
 def _impossible(row: Any, content: Content | None) -> str | None:

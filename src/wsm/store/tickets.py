@@ -7,18 +7,22 @@ in which order it happened.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from wsm.core.asks import Ask, Asked, SetAgent
 from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, Line
-from wsm.core.content import LIFETIME, SendClass
+from wsm.core.bot import Bot
 from wsm.core.conversation import State
-from wsm.core.events import Event
+from wsm.core.customer import Talk
+from wsm.core.events import Event, TimerDue
+from wsm.core.hours import Hours, is_open
 from wsm.core.ids import SessionName
+from wsm.core.notices import Manners, Policy, Told
 from wsm.core.tickets import TOLD, Agent, Did, Effect, Ended, Level, Queue, QueueId, Spot
+from wsm.core.timers import SWEEPING, Case, Fired, TimerKind
 from wsm.store.database import Transaction, listed
 
 _OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING, Did.OPENED_OVERFLOWN})
@@ -36,24 +40,26 @@ class Tickets:
         self._transaction = transaction
         self._answers: Mapping[str, list[Any]] = {}
         self._limit = _LOOK_AHEAD
-        self._sweeps = False
+        self.sweeps = False
         self._line: Line | None = None
         self._current: dict[int, int] = {}
         self._taking: set[int] = set()
         self._new: dict[int, list[int]] = defaultdict(list)
         self._audit: list[dict[str, Any]] = []
-        self._moved: list[Effect] = []
 
     def asks(self, events: Sequence[Event], names: Sequence[str], aliases: Sequence[str]) -> Iterator[Asking]:
         """Yield the queries for a turn of these events, in these sessions, with people of these aliases."""
         asked = [event.what for event in events if isinstance(event, Asked)]
-        far = any(
-            isinstance(what, SetAgent) or (isinstance(what, Ask) and (what.agent or what.is_lasting))
-            for what in asked
+        timers = [event for event in events if isinstance(event, TimerDue)]
+        self.sweeps = any(isinstance(what, Ask) and what.is_lasting for what in asked)
+        self.sweeps |= any(timer.kind in SWEEPING for timer in timers)
+        far = self.sweeps or any(
+            isinstance(what, SetAgent) or (isinstance(what, Ask) and what.agent) for what in asked
         )
         self._limit = len(events) + (_LOOK_FAR if far else _LOOK_AHEAD)
-        self._sweeps = any(isinstance(what, Ask) and what.is_lasting for what in asked)
         yield from self._line_asks()
+        if timers:
+            yield "take_timers", {"timers": [timer.timer for timer in timers]}
         if aliases:
             yield "known_tickets", {"names": names, "aliases": aliases}
 
@@ -61,7 +67,7 @@ class Tickets:
         now = self._transaction.now
         yield "open_line", {"limit": self._limit + 1}
         yield "line_agents", {}
-        if self._sweeps:
+        if self.sweeps:
             before = {"parked_before": now - PARKED_AT_MOST, "gone_before": now - GONE_AFTER}
             yield "due_tickets", {"limit": self._limit, **before}
 
@@ -85,21 +91,24 @@ class Tickets:
         """Return the line as it was read."""
         queues: dict[int, Queue] = {}
         for row in self._answers.get("open_line", []):
-            queue = (
-                queues.setdefault(row.queue, _queue(row)) if row.queue not in queues else queues[row.queue]
-            )
+            if row.queue not in queues:
+                queues[row.queue] = _queue(row, self._transaction.now)
+            queue = queues[row.queue]
             if row.id is not None:
                 queue.heads.append(_spot(row, row.queue))
         for queue in queues.values():
             queue.more = len(queue.heads) > self._limit
         known = {row.id: _spot(row, row.queue_id) for row in self._answers.get("known_tickets", [])}
         due = [_spot(row, row.queue_id) for row in self._answers.get("due_tickets", [])]
+        timed = [
+            _spot(row, row.queue_id) for row in self._answers.get("take_timers", []) if row.id is not None
+        ]
         agents = [_agent(row) for row in self._answers.get("line_agents", [])]
         opened = sorted(known.values(), key=lambda spot: spot.state is State.CLOSED)
         self._line = Line(
             [*queues.values()],
             agents,
-            [*opened, *due],
+            [*opened, *due, *timed],
             now=self._transaction.now,
             entrances=entrances,
             before=self._line,
@@ -122,6 +131,31 @@ class Tickets:
         """Return the ticket that a message belongs to at this step: an open one, or a message being left."""
         return self._current[conversation] if conversation in self._taking else None
 
+    def newest(self, conversation: int) -> int | None:
+        """Return the newest ticket of a conversation at this step, open or not."""
+        return self._current.get(conversation)
+
+    def talk(self, row: Any) -> Talk:
+        """Return what is known of a conversation, by its row, besides where it stands."""
+        of_it = [each for each in self._answers.get("known_tickets", []) if each.conversation_id == row.id]
+        return Talk(
+            told=next((_told(each) for each in of_it if each.state != State.CLOSED), Told()),
+            survey_until=max((each.survey_until for each in of_it if each.survey_until), default=None),
+            human_until=getattr(row, "human_until", None),
+            burst_since=getattr(row, "burst_since", None),
+        )
+
+    @property
+    def bot(self) -> Bot | None:
+        """How the tenant's bot behaves."""
+        row = next(iter(self._answers.get("open_line", [])), None)
+        return None if row is None or row.bot is None else msgspec.convert(row.bot, Bot)
+
+    @property
+    def fired(self) -> dict[int, Fired]:
+        """The timers whose time has come, by their numbers."""
+        return {row.timer: _fired(row) for row in self._answers.get("take_timers", []) if row.kind in _KINDS}
+
     async def keep(self, line: Line) -> Mapping[int, State]:
         """Write what has moved, new tickets in a round trip; return where their conversations are."""
         if known := [_row(spot) for spot in line.changed if spot.ticket is not None]:
@@ -141,9 +175,7 @@ class Tickets:
     def follow(self, effect: Effect) -> None:
         """Follow a change of a ticket or an agent for the audit, and remember which lines moved."""
         conversation = effect.conversation
-        if effect.did is Did.LINE_MOVED:
-            self._moved.append(effect)
-        elif effect.did not in TOLD:
+        if effect.did not in TOLD:
             if conversation is not None:
                 if effect.did in _OPENS:
                     self._current[conversation] = self._new[conversation].pop(0)
@@ -155,23 +187,24 @@ class Tickets:
                  "detail": {name: value for name, value in detail.items() if value not in ("", None)}}
             )  # fmt: skip
 
+    def note(self, line: dict[str, Any]) -> None:
+        """Add a line to the audit."""
+        self._audit.append({"place": len(self._audit), **line})
+
     def write_audit(self) -> None:
         """Write what was followed."""
         if self._audit:
             self._transaction.later("write_audit", lines=listed(self._audit))
         self._audit = []
 
-    def tell_moved(self) -> None:
-        """Write intents to tell the first ones behind who waits no more where they stand now."""
-        now = self._transaction.now
-        for effect in self._moved:
-            rank_at, seq = effect.behind or (None, None)
-            values = {"queue": effect.queue, "rank_at": rank_at, "seq": seq, "mark": f"{now.timestamp():.6f}"}
-            self._transaction.later("tell_moved", **values, expires_at=now + LIFETIME[SendClass.PLACE])
-        self._moved = []
+    @property
+    def mark(self) -> str:
+        """Tells the intents of this turn from those of others."""
+        return f"{self._transaction.now.timestamp():.6f}"
 
 
-def _queue(row: Any) -> Queue:
+def _queue(row: Any, now: datetime) -> Queue:
+    hours = None if row.hours is None else msgspec.convert(row.hours, Hours)
     return Queue(
         id=row.queue,
         name=row.name,
@@ -182,6 +215,12 @@ def _queue(row: Any) -> Queue:
         reopen=timedelta(hours=row.reopen_hours),
         pull=row.pull,
         keeps=row.keeps,
+        hours=hours,
+        zone=row.zone,
+        shut=not is_open(hours, row.zone, now),
+        leaves=hours is not None and hours.entering == "message",
+        notices=msgspec.convert(row.notices, Policy),
+        manners=msgspec.convert(row.manners, Manners),
         served=row.served,
         waiting=row.waiting or 0,
         newest_at=row.newest_at,
@@ -210,6 +249,37 @@ def _spot(row: Any, queue: int) -> Spot:
         parked_at=getattr(row, "parked_at", None),
         closed_at=getattr(row, "closed_at", None),
         ended=ended and Ended(ended),
+    )
+
+
+def _told(row: Any) -> Told:
+    return Told(
+        place=row.told_place,
+        at=row.told_at,
+        updates=row.told_updates,
+        asked_at=row.asked_at,
+        silence_at=row.silence_at,
+    )
+
+
+_KINDS = frozenset(TimerKind)
+
+
+def _fired(row: Any) -> Fired:
+    case = None
+    if row.id is not None:
+        case = Case(
+            state=State(row.state),
+            place=row.place,
+            told=_told(row),
+            served_at=row.served_at,
+            turn_told_at=row.turn_told_at,
+            heard_at=row.heard_at,
+            said_at=row.said_at,
+            args=row.args,
+        )
+    return Fired(
+        kind=TimerKind(row.kind), conversation=row.talk, queue=row.of_queue, case=case, human=row.human
     )
 
 

@@ -46,11 +46,13 @@ __all__ = [
     "message_key",
     "read",
     "send_command",
+    "timer_command",
 ]
 
 _COMMANDS = "command."
 _CLOSE = _COMMANDS + "close"
 _SEND = _COMMANDS + "send"
+_TIMER = _COMMANDS + "timer"
 _LEVELS = range(-1, 5)
 _Moment = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
 """Milliseconds since 1970, before the year 5138."""
@@ -115,6 +117,12 @@ def send_command(
         "expires_ms": expires_ms,
     }
     return msgspec.json.encode({"event": _SEND, "session": address.session, "id": id, "payload": payload})
+
+
+def timer_command(session: SessionName, timer: int, kind: str, due_ms: int) -> bytes:
+    """Write the body that says that a timer's time has come. The same timer and time count once."""
+    payload = {"timer": timer, "kind": kind, "due": due_ms}
+    return msgspec.json.encode({"event": _TIMER, "session": session, "payload": payload})
 
 
 def backfilled(session: SessionName, payload: object, *, engine: str | None) -> bytes | None:
@@ -307,6 +315,14 @@ class _Times(msgspec.Struct):
     expires_ms: _Moment | None = None
 
 
+def _timer(hook: Hook) -> events.Event | None:
+    timer, due_ms = hook.payload.get("timer"), hook.payload.get("due")
+    kind = text(hook.payload.get("kind"))
+    if not isinstance(timer, int) or not isinstance(due_ms, int) or kind is None:
+        return None
+    return events.TimerDue(**hook.common(key("c", "timer", timer, due_ms), due_ms), timer=timer, kind=kind)
+
+
 def _kept(hook: Hook) -> events.Kept:
     """Keep what has no reader, or not the fields of its event."""
     once = hook.event_key(hook.name)
@@ -327,6 +343,7 @@ _READERS: dict[str, Callable[[Hook], events.Event | None]] = {
 _COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {
     _CLOSE: _close,
     _SEND: _send,
+    _TIMER: _timer,
     ASK: read_ask,
 }
 

@@ -26,6 +26,12 @@ _BY_MESSAGE = {
     "liveLocationMessage": "location",
     "contactMessage": "contact",
     "contactsArrayMessage": "contact",
+    "pollCreationMessage": "poll",
+    "pollCreationMessageV2": "poll",
+    "pollCreationMessageV3": "poll",
+    "albumMessage": "album",
+    "protocolMessage": "system",
+    "senderKeyDistributionMessage": "system",
 }
 _WRAPPERS = (
     "ephemeralMessage",
@@ -45,6 +51,12 @@ _BY_TYPE = {
     "location": "location",
     "vcard": "contact",
     "multi_vcard": "contact",
+    "poll_creation": "poll",
+    "album": "album",
+    "e2e_notification": "system",
+    "notification": "system",
+    "notification_template": "system",
+    "protocol": "system",
 }
 _BY_MIMETYPE = {
     "image": "image",

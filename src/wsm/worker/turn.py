@@ -23,17 +23,19 @@ from wsm.core.events import (
     Origin,
     SendAsked,
     SessionStatusReported,
+    TimerDue,
 )
 from wsm.core.ids import ChatId, EntryId, TenantId
 from wsm.core.moments import milliseconds, moment
 from wsm.core.pacing import Pace
 from wsm.core.tickets import Effect
-from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, Send, Step, Wished, decide
+from wsm.core.timers import SWEEPING, TimerKind
+from wsm.core.turn import ANSWER_BACKFILLED_WITHIN, Record, Step, decide
 from wsm.store.database import Database
 from wsm.store.lane import Lane, contacts_of, open_lane
 from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
-from wsm.telemetry import ENTRIES, EVENT_AGE, logger
+from wsm.telemetry import ENTRIES, EVENT_AGE, TIMERS, logger
 from wsm.wire import waha
 from wsm.wire.waha_ids import chat_kind
 from wsm.worker import locks
@@ -46,6 +48,7 @@ Clock = Callable[[], datetime]
 _LOOKS = 20
 """How often a turn looks at the line again, at a hundred people each; later turns do what is left."""
 
+_KINDS = frozenset(TimerKind)
 _OF_WAHA = frozenset({Origin.WAHA, Origin.CATCH_UP})
 
 
@@ -195,7 +198,7 @@ class Turns:
             lane.observe(statuses)
             lane.hear(fresh)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
-            asked = [event for event in fresh if isinstance(event, CloseAsked | Asked)]
+            asked = [event for event in fresh if isinstance(event, CloseAsked | Asked | TimerDue)]
             sends = [event for event in fresh if isinstance(event, SendAsked)]
             steps = await self._decided(lane, written, asked, sends, now) if written or asked or sends else []
             lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
@@ -205,8 +208,12 @@ class Turns:
         for event in fresh:
             if not (isinstance(event, MessageReceived) and event.backfilled):
                 EVENT_AGE.observe(max(0.0, now.timestamp() - event.order.stamped_at_ms / 1000))
+        for event in fresh:
+            if isinstance(event, TimerDue):
+                kind = event.kind if event.kind in _KINDS else "other"
+                TIMERS.labels(kind, "fired" if event.timer in lane.fired else "gone").inc()
         _count(tally, _Tally(len(fresh), len(current) - len(fresh), len(stale), effects, len(sends)))
-        return effects > 0 or any(isinstance(step, Send | Wished) for step in steps)
+        return effects > 0 or any(not isinstance(step, Record) for step in steps)
 
     async def _decided(
         self,
@@ -223,19 +230,30 @@ class Turns:
         await lane.set(asked)
         line, known = lane.line(), await lane.known(sends, chats)
         answer_since_ms = milliseconds(now - self._answer_within)
-        steps = decide(events, chats, line, lane.own_ids(), answer_since_ms=answer_since_ms, known=known)
+        steps = decide(
+            events,
+            chats,
+            line,
+            lane.own_ids(written, chats),
+            answer_since_ms=answer_since_ms,
+            known=known,
+            bot=lane.bot,
+            fired=lane.fired,
+        )
         await lane.perform(steps, chats, line)
         lane.note_own(steps)
         lasting = [
             event
             for event in asked
-            if isinstance(event, Asked) and isinstance(event.what, Ask) and event.what.is_lasting
+            if (isinstance(event, Asked) and isinstance(event.what, Ask) and event.what.is_lasting)
+            or (isinstance(event, TimerDue) and event.kind in SWEEPING)
         ]
+        fired = lane.fired
         for _ in range(_LOOKS):
             if not line.short:
                 break
             line = await lane.line_again()
-            more = decide(lasting, {}, line, frozenset())
+            more = decide(lasting, {}, line, frozenset(), fired=fired)
             await lane.perform(more, {}, line)
             steps += more
         return steps

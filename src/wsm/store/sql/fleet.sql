@@ -43,6 +43,21 @@ where tenant_id = %(tenant)s and id = %(id)s
 update sessions set generations = array[-(select max(g) from unnest(generations) g)]
 where tenant_id = %(tenant)s and id = %(id)s and 0 < any (generations)
 
+-- name: set_text
+update tenants
+set templates = case when %(text)s::text is null then templates - %(name)s::text
+                     else templates || jsonb_build_object(%(name)s::text, %(text)s::text) end
+where tenant_id = %(tenant)s
+
+-- name: texts
+select locale, time_zone, templates, bot from tenants where tenant_id = %(tenant)s
+
+-- name: set_notices
+update queues set notices = %(notices)s::jsonb where tenant_id = %(tenant)s
+
+-- name: set_bot
+update tenants set bot = %(bot)s::jsonb where tenant_id = %(tenant)s
+
 -- name: tenants
 select t.tenant_id, t.name, count(s.id) as sessions from tenants t
 left join sessions s on s.tenant_id = t.tenant_id
@@ -70,6 +85,24 @@ select waits, count(*) as sessions from pace where due_at is not null and waits 
 
 -- name: frozen_sessions
 select frozen_why as why, count(*) as sessions from pace where frozen_until > %(now)s group by frozen_why
+
+-- name: due_timers
+select t.tenant_id, t.id, t.kind, t.due_at, s.name as session
+from ((select tenant_id, id, kind, due_at from timers where rung_at is null and due_at <= %(now)s
+       order by due_at limit %(limit)s)
+      union all
+      (select tenant_id, id, kind, due_at from timers where rung_at <= %(again)s order by rung_at limit %(limit)s)) t
+cross join lateral (select name from sessions where tenant_id = t.tenant_id order by id limit 1) s
+order by t.due_at, t.id limit %(limit)s
+
+-- name: mark_rung
+update timers t set rung_at = %(now)s
+from unnest(%(tenants)s::bigint[], %(ids)s::bigint[]) as r (tenant, id)
+where t.tenant_id = r.tenant and t.id = r.id and t.due_at <= %(now)s
+
+-- name: timers_waiting
+select count(*) as timers, min(due_at) as oldest
+from (select due_at from timers where due_at <= %(now)s and rung_at is null order by due_at limit 10000) t
 
 -- name: purge_dedupe
 delete from inbound_dedupe d using (

@@ -2,6 +2,8 @@
 -- Every queue, with the first of those who wait in it. What a queue's rows have in common is found once.
 select q.*, h.*
 from (select id as queue, name, capacity, ageing_minutes, max_length, max_wait_minutes, reopen_hours, pull, keeps,
+             notices, manners, hours,
+             (select time_zone from tenants) as zone, (select bot from tenants) as bot,
              (select count(*) from tickets where queue_id = queues.id and state = 'served') as served,
              (select max(entered_at) from tickets where queue_id = queues.id and state = 'waiting') as newest_at,
              case when max_length is not null then (
@@ -26,11 +28,11 @@ cross join lateral (
     select id from conversations where session_id = s.id and contact_id = a.contact_id offset 0) c
 cross join lateral (
     select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
-           closed_at, ended
+           closed_at, ended, told_place, told_at, told_updates, asked_at, silence_at, survey_until
     from tickets where conversation_id = c.id and state <> 'closed'
     union all
     (select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
-            closed_at, ended
+            closed_at, ended, told_place, told_at, told_updates, asked_at, silence_at, survey_until
      from tickets where conversation_id = c.id and state = 'closed' order by id desc limit 1)) t
 where a.alias = any (%(aliases)s)
 
@@ -67,7 +69,8 @@ returning id, conversation_id
 update tickets
 set queue_id = t.queue, agent_id = t.agent, state = t.state, level = t.level, entered_at = t.entered_at,
     rank_at = t.rank_at, served_at = t.served_at, parked_at = t.parked_at, closed_at = t.closed_at,
-    closed_by = t.closed_by, ended = t.ended, told_place = case when not t.again then told_place end
+    closed_by = t.closed_by, ended = t.ended, told_place = case when not t.again then told_place end,
+    told_updates = case when t.again then 0 else told_updates end
 from json_to_recordset(%(tickets)s) as t (
     ticket bigint, queue bigint, agent bigint, state text, level integer, entered_at timestamptz,
     rank_at timestamptz, served_at timestamptz, parked_at timestamptz, closed_at timestamptz, closed_by text,
@@ -78,24 +81,6 @@ where id = t.ticket
 update agents set online = a.online, since = a.since, busy_at = a.busy_at
 from json_to_recordset(%(agents)s) as a (agent bigint, online boolean, since timestamptz, busy_at timestamptz)
 where id = a.agent
-
--- name: tell_moved
--- The first ones behind somebody who waits no more are told where they stand now.
-with added as (
-    insert into outbox (tenant_id, session_id, conversation_id, ticket_id, class, intent_key, not_before, expires_at,
-                        created_at, cold)
-    select %(tenant)s, c.session_id, c.id, w.id, 'place', 'place:' || w.id || ':' || %(mark)s, %(now)s,
-           %(expires_at)s, %(now)s, c.kind = 'direct' and c.heard_at is null
-    from (select id, conversation_id, rank_at, seq from tickets
-          where queue_id = %(queue)s and state = 'waiting' and (rank_at, seq) >= (%(rank_at)s, %(seq)s)
-          order by rank_at, seq limit 5) w
-    join conversations c on c.id = w.conversation_id
-    order by w.rank_at, w.seq
-    on conflict do nothing
-    returning session_id, not_before)
-insert into pace (tenant_id, session_id, due_at)
-select %(tenant)s, session_id, min(not_before) from added group by session_id
-on conflict (tenant_id, session_id) do update set due_at = least(pace.due_at, excluded.due_at)
 
 -- name: set_agent
 insert into agents as a (tenant_id, name, capacity, queues)

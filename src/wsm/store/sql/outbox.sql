@@ -16,16 +16,23 @@ where state in ('sending', 'indeterminate')
 order by id
 
 -- name: record_sent
--- It has left: the intent, the place that it told, and its row of history, unless its echo was there first.
+-- It has left: the intent, what it told when it was claimed, and its row of history, unless its echo was there first.
 with settled as (
     update outbox set state = 'sent', reason = null, reserved_id = %(bare_id)s, settled_at = %(now)s
     where id = %(id)s and state <> 'sent'
-    returning session_id, conversation_id, ticket_id, place, body, args,
+    returning session_id, conversation_id, ticket_id, class, place, word, claimed_at, body, args,
               case class when 'agent' then 'agent' else 'bot' end as author,
               case kind when 'file' then 'document' else kind end as kind),
 told as (
-    update tickets t set told_place = settled.place from settled
-    where t.id = settled.ticket_id and settled.place is not null),
+    update tickets t
+    set told_place = coalesce(settled.place, told_place),
+        told_at = case when settled.place is null then told_at else settled.claimed_at end,
+        told_updates = told_updates + case when settled.word in ('update', 'next') then 1 else 0 end,
+        turn_told_at = case when settled.word in ('turn', 'turn_by') then settled.claimed_at else turn_told_at end,
+        survey_until = case when settled.word = 'survey' then survey_until - survey_asked_at + settled.claimed_at
+                            else survey_until end
+    from settled
+    where t.id = settled.ticket_id and settled.word is not null),
 seen as (
     insert into inbound_dedupe (tenant_id, session_id, key, seen_at, message_month, message_id)
     select %(tenant)s, session_id, %(key)s, %(now)s, date_trunc('month', %(sent_at)s::timestamptz), nextval('message_ids')
@@ -77,7 +84,8 @@ where p.due_at <= %(now)s or p.due_at is null and exists (
 -- in doubt. One row without an id where there is none.
 -- (offset 0: each claim is looked up by its number, however many there are.)
 with p as materialized (
-    select s.id as session, s.since_ms, s.engine, s.media_ids, n.locale, n.templates, %(now)s at time zone n.time_zone as local,
+    select s.id as session, s.since_ms, s.engine, s.media_ids, n.locale, n.templates, n.time_zone as zone,
+           %(now)s at time zone n.time_zone as local,
            coalesce(p.picks, 0) as picks, coalesce(p.replies, 0) as replies, coalesce(p.firsts, 0) as firsts,
            coalesce(p.total, 0) as total, p.next_at, p.next_first_at, p.warm_since, p.first_at, p.frozen_until,
            p.slowed_until,
@@ -113,7 +121,14 @@ select p.*,
            from messages m where m.conversation_id = o.conversation_id
            and m.bare_id = coalesce(o.args ->> 'target', o.args ->> 'reply_to')
            and m.kind not in ('edit', 'revoke', 'reaction', 'vote') order by m.sent_at limit 1) end as target, c.chat_id, c.kind as chat_kind, c.heard_at, c.bot_paused_until,
-       tk.state as ticket_state, tk.told_place,
+       tk.state as ticket_state, tk.told_place, tk.told_at as place_told_at, tk.told_updates, tk.asked_at, tk.silence_at,
+       tk.served_at, c.human_until, q.notices, q.hours, q.handle_seconds, q.handle_sample, q.slots_lately,
+       (select name from agents where id = tk.agent_id) as agent,
+       case when o.class = 'place' then (
+           select case when count(*) = 0 then q.capacity
+                       else coalesce(sum(a.capacity) filter (
+                           where a.online and (a.queues is null or q.id = any (a.queues))), 0) end
+           from agents a) end as slots,
        case when tk.state = 'waiting' and o.class = 'place' then (
            select count(*) from tickets w where w.queue_id = tk.queue_id and w.state = 'waiting'
            and (w.rank_at, w.seq) <= (tk.rank_at, tk.seq)) end as place,
@@ -153,6 +168,7 @@ left join lateral (
 left join conversations c on c.id = o.conversation_id
 left join contacts w on w.id = c.contact_id
 left join tickets tk on tk.id = o.ticket_id
+left join queues q on q.id = tk.queue_id
 
 -- name: claim_intent
 -- It goes under its number: of its budget, and of all. What is no message has none.
@@ -174,13 +190,13 @@ with paced as (
 claimed as (
     update outbox set state = 'sending', bell = %(bell)s, claimed_at = %(now)s, attempts = attempts + 1,
                       not_before = %(look_again)s, reserved_id = %(reserved_id)s, chat_id = %(chat)s, body = %(body)s,
-                      place = %(place)s, reason = null, budget = %(budget)s,
+                      place = %(place)s, word = %(word)s, reason = null, budget = %(budget)s,
                       number = (select number from paced), total = (select total from paced)
     where id = %(id)s and state = 'pending'
     returning id, class, conversation_id, ticket_id)
 insert into audit (tenant_id, at, what, conversation_id, ticket_id, detail)
 select %(tenant)s, %(now)s, 'claimed.' || class, conversation_id, ticket_id,
-       json_build_object('place', %(place)s::integer, 'intent', id)
+       json_build_object('place', %(place)s::integer, 'intent', id, 'word', %(word)s::text)
 from claimed
 
 -- name: type_intent

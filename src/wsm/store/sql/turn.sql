@@ -25,7 +25,10 @@ from contact_aliases a
 join contacts w on w.id = a.contact_id
 cross join (select id from sessions where name = any (%(names)s)) s
 left join lateral (
-    select id, session_id, chat_id, kind, state, handled_sent_ms, handled_stamped_ms, handled_entry_ms, handled_entry_n,
+    select id, session_id, chat_id, kind, state, human_until, handled_sent_ms, handled_stamped_ms, handled_entry_ms,
+           handled_entry_n,
+           (select args ->> 'since' from timers where kind = 'burst' and conversation_id = conversations.id)::timestamptz
+               as burst_since,
            heard_at
     from conversations where session_id = s.id and contact_id = a.contact_id offset 0) c on true
 where a.alias = any (%(aliases)s)

@@ -1,0 +1,64 @@
+-- name: set_timers
+-- One of a kind for what it is about. Of those of which the sooner counts, one that runs and is due before runs on.
+insert into timers (tenant_id, kind, conversation_id, ticket_id, queue_id, due_at, args)
+select %(tenant)s, t.kind, t.conversation, t.ticket, t.queue, t.due, t.args
+from json_to_recordset(%(timers)s) as t (
+    place integer, kind text, conversation bigint, ticket bigint, queue bigint, due timestamptz, args jsonb)
+order by t.place
+on conflict (tenant_id, kind, conversation_id, ticket_id, queue_id, agent_id)
+do update set args = excluded.args,
+    due_at = case when %(sooner)s then least(timers.due_at, excluded.due_at) else excluded.due_at end,
+    rung_at = case when %(sooner)s and timers.due_at <= excluded.due_at then timers.rung_at end
+
+-- name: take_timers
+-- Those whose time has come, with the tickets that they are about as they are now.
+with taken as (
+    delete from timers where id = any (%(timers)s) and due_at <= %(now)s
+    returning id, kind, conversation_id, ticket_id, queue_id, args)
+select k.id as timer, k.kind, coalesce(k.conversation_id, t.conversation_id) as talk, k.queue_id as of_queue, k.args,
+       t.id, t.conversation_id, t.queue_id, t.agent_id, t.state, t.level, t.entered_at, t.rank_at, t.seq, t.served_at,
+       t.parked_at, t.closed_at, t.ended, t.told_place, t.told_at, t.told_updates, t.asked_at, t.silence_at,
+       t.turn_told_at, h.heard_at, h.said_at, coalesce(c.human_until > %(now)s, false) as human,
+       case when t.state = 'waiting' then (
+           select count(*) from tickets w where w.queue_id = t.queue_id and w.state = 'waiting'
+           and (w.rank_at, w.seq) <= (t.rank_at, t.seq)) end as place
+from taken k
+left join tickets t on t.id = k.ticket_id
+left join conversations c on c.id = k.conversation_id
+left join lateral (
+    select max(m.sent_at) filter (where m.author = 'customer') as heard_at,
+           max(m.sent_at) filter (where m.author = 'agent') as said_at
+    from messages m
+    where t.state = 'served' and m.conversation_id = t.conversation_id
+      and m.sent_at >= date_trunc('second', t.served_at)) h on true
+order by k.id
+
+-- name: tend_next
+-- The next look at waits, parkings and agents that take long; not at once again, where the last one changed nothing.
+insert into timers (tenant_id, kind, due_at)
+select %(tenant)s, 'tend', greatest(min(d.at), %(now)s::timestamptz + interval '1 minute')
+from (
+    select (select min(entered_at) from tickets where queue_id = q.id and state = 'waiting')
+           + q.max_wait_minutes * interval '1 minute' as at
+    from queues q where q.max_wait_minutes is not null
+    union all
+    select min(parked_at) + %(parked)s::interval from tickets where state = 'parked'
+    union all
+    select a.since + %(gone)s::interval from agents a
+    where not a.online and exists (select from tickets where agent_id = a.id and state = 'served')) d
+having min(d.at) is not null
+on conflict (tenant_id, kind, conversation_id, ticket_id, queue_id, agent_id)
+do update set due_at = least(timers.due_at, excluded.due_at), rung_at = null
+
+-- name: rules_of_queue
+select q.id, q.hours, q.notices, q.manners, n.time_zone
+from queues q join tenants n on n.tenant_id = q.tenant_id
+where q.name = %(queue)s
+
+-- name: set_rules
+update queues set hours = coalesce(%(hours)s::jsonb, hours), notices = coalesce(%(notices)s::jsonb, notices),
+                  manners = coalesce(%(manners)s::jsonb, manners)
+where id = %(id)s
+
+-- name: forget_hours
+update queues set hours = null where id = %(id)s
