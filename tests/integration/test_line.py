@@ -179,7 +179,7 @@ async def test_a_ticket_that_is_opened_again_is_told_of_anew(database: Urls) -> 
             texts.append((claimed.chat[:13], claimed.text))
             await box.sent(claimed)
         assert [who for who, _ in texts] == [CAIO, BIA]
-        assert "nº 1 " in texts[1][1]
+        assert "nº 1." in texts[1][1]
         await at.close(CAIO)
         assert "sua vez" in (await box.must_claim()).text
 
@@ -284,8 +284,8 @@ LOOKS: Mapping[str, dict[str, Any]] = {
     "known_tickets": {"names": [f"user_{1460561546}"], "aliases": [f"{ANA}@c.us"]},
     "line_agents": {},
     "tell_moved": {
-        "queue": 1, "rank_at": START, "seq": 1, "mark": "x", "now": START, "expires_at": START,
-        "tenant": 1460561546,
+        "queue": 1, "many": 5, "near": 5, "step": 3, "at_most": 5, "every": timedelta(minutes=2), "mark": "x",
+        "now": START, "expires_at": START, "tenant": 1460561546,
     },
 }  # fmt: skip
 
