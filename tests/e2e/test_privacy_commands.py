@@ -173,6 +173,7 @@ def teller() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
+@pytest.mark.deadline(120)  # some eighty commands, one after the other
 async def test_no_command_tells_what_it_is_not_there_for(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teller: subprocess.Popen[str]
 ) -> None:
@@ -229,23 +230,27 @@ async def of_tenants(room: Room) -> None:
 
 async def of_agents(room: Room) -> None:
     chat = (SHOP, "lia", PHONES[0])
-    for words in (
-        ("queue", "set", SHOP, "two", "--max-length", 5, "--pull", "--session", f"user_{SHOP}"),
-        ("queue", "list", SHOP),
-        ("agent", "add", SHOP, "lia", "--capacity", 2),
-        ("agent", "list", SHOP),
-        ("agent", "online", SHOP, "lia"),
-        ("agent", "next", SHOP, "lia"),
-        ("agent", "transfer", *chat, "--to", "lia"),
-        ("agent", "reply", *chat, "já vai"),
-        ("agent", "park", *chat),
-        ("agent", "return", *chat),
-        ("agent", "close", *chat),
-        ("agent", "offline", SHOP, "lia"),
-        ("line", "tend", SHOP),
-        ("line", "show", SHOP),
+    for words, says in (
+        (("queue", "set", SHOP, "two", "--max-length", 5, "--pull", "--session", f"user_{SHOP}"), "done"),
+        (("queue", "list", SHOP), f"from user_{SHOP}"),
+        (("agent", "add", SHOP, "lia", "--capacity", 2), "done"),
+        (("agent", "transfer", *chat, "--to", "lia"), "refused"),
+        (("agent", "online", SHOP, "lia"), "done"),
+        (("agent", "list", SHOP), "serves 0 of 2"),
+        (("agent", "transfer", *chat, "--to", "lia"), "is served by lia"),
+        (("agent", "next", SHOP, "lia"), f"serves    {PHONES[0]}"),
+        (("agent", "reply", *chat, "já vai"), "asked to send"),
+        (("agent", "park", *chat), "is parked"),
+        (("agent", "return", *chat), "refused"),
+        (("agent", "transfer", *chat, "--queue", "two", "--level", "urgent"), "is waiting in two"),
+        (("line", "show", SHOP, "--queue", "two"), "urgent"),
+        (("agent", "next", SHOP, "lia"), f"serves    {PHONES[0]}"),
+        (("agent", "offline", SHOP, "lia"), "done"),
+        (("line", "tend", SHOP), "done"),
+        (("line", "show", SHOP), "by lia"),
+        (("agent", "close", *chat), "asked to close"),
     ):
-        await room.run(*words)
+        assert says in await room.run(*words), words
     assert "no agent" in await room.run("agent", "next", SHOP, "nobody", ends=1)
     assert "no queue" in await room.run("agent", "transfer", *chat, "--queue", "none", ends=1)
     await room.run("agent", "transfer", *chat, ends=2)
