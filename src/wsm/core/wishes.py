@@ -23,8 +23,17 @@ _WORDS = {
 }
 
 
+_CHARACTERS = 64
+"""Of a text that may be a word alone. To take a long one apart could cost seconds: the time grows with the
+square of the marks on one letter, and any customer may send 65,536 of them."""
+_UNSEEN = frozenset({"Mn", "Me", "Cf"})
+"""Marks on letters, and what nobody sees: keyboards put joiners and directions into words."""
+
+
 def wish_of(text: str) -> Wish | None:
     """Read a wish out of a text; None when it is anything else, also when there is more in it."""
+    if len(text) > _CHARACTERS:
+        return None
     plain = unicodedata.normalize("NFKD", text).casefold()
-    kept = "".join(each if each.isalnum() else " " for each in plain if not unicodedata.combining(each))
-    return _WORDS.get(kept.strip())
+    seen = (each for each in plain if unicodedata.category(each) not in _UNSEEN)
+    return _WORDS.get("".join(each if each.isalnum() else " " for each in seen).strip())
