@@ -80,9 +80,10 @@ where p.due_at <= %(now)s or p.due_at is null and exists (
 
 -- name: next_pending
 -- A session's pace, and of each class (to people who have written, and to those who never did) the first that may be
--- next: by when it may, in its chat in the order of writing; nothing while something is in flight, and nothing in a chat with something in flight or
--- in doubt. One row without an id where there is none.
--- (offset 0: each claim is looked up by its number, however many there are.)
+-- next: by when it may, in its chat in the order of writing; nothing while something is in flight, and nothing in a chat
+-- with something in flight or in doubt. One row without an id where there is none.
+-- (offset 0: each claim is looked up by its number, however many there are. between, and the class in the order: no
+-- index but that of the heads has it, while by id alone the whole outbox looks cheap where much of it is pending.)
 with p as materialized (
     select s.id as session, s.since_ms, s.engine, s.media_ids, n.locale, n.templates, n.time_zone as zone,
            %(now)s at time zone n.time_zone as local,
@@ -154,13 +155,13 @@ left join lateral (
     select h.* from unnest(%(classes)s::text[]) k (class) cross join (values (false), (true)) x (cold)
     cross join lateral (
         select o.* from outbox o
-        where o.session_id = p.session and o.state = 'pending' and o.class = k.class and o.cold = x.cold
-          and o.not_before <= %(now)s
+        where o.session_id = p.session and o.state = 'pending' and o.class between k.class and k.class
+          and o.cold = x.cold and o.not_before <= %(now)s
           and not exists (select from outbox e where e.conversation_id = o.conversation_id
                           and e.state in ('sending', 'indeterminate'))
           and not exists (select from outbox e where e.conversation_id = o.conversation_id
                           and e.class = o.class and e.id < o.id and e.state = 'pending')
-        order by o.not_before, o.id limit 1) h
+        order by o.class, o.not_before, o.id limit 1) h
     where not exists (select from outbox e where e.session_id = p.session and e.state = 'sending')) o on true
 left join lateral (
     select count(*) as typing, min(typing_until) as typing_ends from outbox

@@ -1,0 +1,62 @@
+"""A session with thousands of messages before it: what a claim costs, what a run of refusals holds up."""
+
+from typing import Any
+
+import psycopg
+
+from databases import Database as Urls
+from outboxes import Outbox
+from shop import Shop, shop
+from unpaced import PACING
+from wsm.core.content import SendClass
+from wsm.store.queries import QUERIES
+
+_TALKS = """
+with people as (
+    insert into contacts (tenant_id) select {tenant} from generate_series(1, {count}) returning id),
+named as (select id, row_number() over (order by id) - 1 as n from people)
+insert into conversations (tenant_id, session_id, contact_id, chat_id, kind, heard_at)
+select {tenant}, s.id, named.id, '55119' || lpad(n::text, 8, '0') || '@c.us', 'direct', now()
+from named, (select id from sessions limit 1) s
+"""
+_INTENTS = """
+insert into outbox (tenant_id, session_id, conversation_id, class, kind, args, body, intent_key, not_before,
+                    expires_at, created_at, cold)
+select {tenant}, c.session_id, c.id, '{urgency}', 'text', '{{"kind": "text", "text": "t"}}', 't', 'k' || c.id,
+       '{now}'::timestamptz + interval '{later}', '{now}'::timestamptz + interval '{lasts}', '{now}', {cold}
+from conversations c
+"""
+_DUE = "insert into pace (tenant_id, session_id, due_at) select {tenant}, id, '{now}' from sessions"
+
+
+async def run(at: Shop, *statements: str, **values: Any) -> None:
+    """Run statements of this tenant."""
+    filled = {"tenant": at.tenant, "now": at.now, "later": "0 s", "lasts": "1 day", "cold": False, **values}
+    for statement in statements:
+        async with at.database.transaction(at.tenant, at.now) as transaction:
+            await transaction._connection.execute(statement.format(**filled).encode())
+
+
+async def crowded(at: Shop, urgency: SendClass, count: int, **values: Any) -> Outbox:
+    """A session that has something to say to each of so many people."""
+    await run(at, _TALKS, _DUE, _INTENTS, urgency=urgency, count=count, **values)
+    return Outbox(at)
+
+
+async def pages_read(at: Shop, box: Outbox) -> int:
+    """How many pages it takes to say what is next."""
+    name, values = PACING.asked((await box.session())[0])
+    async with at.database.transaction(at.tenant, at.now) as transaction:
+        await transaction.begin()
+        asked = b"explain (analyze, buffers, format json) " + QUERIES[name]
+        cursor = await transaction._connection.execute(asked, transaction._filled(values))
+        [[[plan]]] = await cursor.fetchall()
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+async def test_a_claim_reads_as_much_where_ten_wait_as_where_thousands_do(database: Urls) -> None:
+    async with shop(database) as at:
+        box = await crowded(at, SendClass.CAMPAIGN, 5_000)
+        async with await psycopg.AsyncConnection.connect(database.owner_url, autocommit=True) as owner:
+            await owner.execute("analyze wsm.outbox")
+        assert await pages_read(at, box) < 300
