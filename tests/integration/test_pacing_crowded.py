@@ -1,5 +1,6 @@
 """A session with thousands of messages before it: what a claim costs, what a run of refusals holds up."""
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -9,6 +10,8 @@ from outboxes import Outbox
 from shop import Shop, shop
 from unpaced import PACING
 from wsm.core.content import SendClass
+from wsm.core.pacing import Pace
+from wsm.store.paces import Pacing
 from wsm.store.queries import QUERIES
 
 _TALKS = """
@@ -60,3 +63,33 @@ async def test_a_claim_reads_as_much_where_ten_wait_as_where_thousands_do(databa
         async with await psycopg.AsyncConnection.connect(database.owner_url, autocommit=True) as owner:
             await owner.execute("analyze wsm.outbox")
         assert await pages_read(at, box) < 300
+
+
+async def test_thousands_of_refusals_hold_nobody_up_and_are_kept_on_the_way(database: Urls) -> None:
+    async with shop(database) as at:
+        box = await crowded(at, SendClass.CAMPAIGN, 150, cold=True)
+        box.pacing = Pacing(Pace(first_contacts=False), lambda: 0.5)
+        claiming = asyncio.create_task(box.claim())
+        seen = set()
+        while not claiming.done():
+            [row] = await box.rows("select count(*) as waits from outbox where state = 'pending'")
+            seen.add(row.waits)
+        assert await claiming is None
+        assert seen - {150, 0}, "in one transaction none would be kept where it is cut off, and none ever is"
+        assert {row.reason for row in await box.intents()} == {"first_off"}
+
+
+async def test_what_expired_ends_in_parts_and_nothing_of_it_is_sent(database: Urls) -> None:
+    async with shop(database) as at:
+        box = await crowded(at, SendClass.CAMPAIGN, 2_500, lasts="1 s")
+        at.later(2)
+        assert await box.claim() is None, "also where nobody has looked for what expired yet"
+        surveying = asyncio.create_task(box.survey())
+        seen = set()
+        while not surveying.done():
+            [row] = await box.rows("select count(*) as waits from outbox where state = 'pending'")
+            seen.add(row.waits)
+        assert await surveying == []
+        assert seen - {2_500, 0}
+        [row] = await box.rows("select count(*) as ended from outbox where reason = 'expired'")
+        assert row.ended == 2_500

@@ -24,10 +24,13 @@ from wsm.wire.waha import message_key
 
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
-_REFUSED_AT_ONCE = 100
-"""So many are dropped, refused or put off in one transaction: a whole campaign may be a mistake."""
 _HELD = timedelta(seconds=10)
 """How long a session that may not act is left alone: its way out is not confirmed, or its number."""
+
+_REFUSED_AT_ONCE = 50
+_EXPIRED_AT_ONCE = 1_000
+"""More of them end in the next transaction: in one, which has its time-outs, they might never end at all, and
+the tenant's turns would wait for it."""
 
 Session = tuple[int, SessionAddress, ServerName, Way | None]
 """A session with something to do: its row, its address, its server, and its exit, None if that is direct."""
@@ -64,12 +67,30 @@ async def survey(
 
     Who has nothing to do before its time rests until then, and who may not act now is looked at again.
     """
+    while True:
+        found = await _surveyed(database, tenant, bell, reserved, now, pacing)
+        if found is not None:
+            return found
+
+
+async def _surveyed(
+    database: Database,
+    tenant: TenantId,
+    bell: str,
+    reserved: Mapping[int, BareId | None],
+    now: datetime,
+    pacing: Pacing,
+) -> list[Due] | None:
+    """Do it once. Returns None when more has expired than ends at once."""
     async with locked(database, tenant, now) as transaction:
         transaction.later("abandon", bell=bell, again=sorted(AGAIN))
-        transaction.later("expire")
-        rows, *nexts = await transaction.each(
-            ("due_sessions", {}), *(pacing.asked(session) for session in reserved)
+        [over], rows, *nexts = await transaction.each(
+            ("expire", {"limit": _EXPIRED_AT_ONCE}),
+            ("due_sessions", {}),
+            *(pacing.asked(session) for session in reserved),
         )
+        if over.ended == _EXPIRED_AT_ONCE:
+            return None
         asked = dict(zip(reserved, nexts, strict=True))
         found = []
         for row in rows:

@@ -55,8 +55,12 @@ with abandoned as (
 update pace p set due_at = least(due_at, %(now)s) from abandoned a where p.session_id = a.session_id
 
 -- name: expire
-update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
-where state in ('pending', 'indeterminate') and expires_at <= %(now)s
+with over as (
+    update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
+    where id = any (array(select id from outbox where state in ('pending', 'indeterminate') and expires_at <= %(now)s
+                          limit %(limit)s))
+    returning id)
+select count(*) as ended from over
 
 -- name: due_sessions
 -- Whose time has come, or who has something to do and no time. pending: something to send that nothing before it in
@@ -156,7 +160,7 @@ left join lateral (
     cross join lateral (
         select o.* from outbox o
         where o.session_id = p.session and o.state = 'pending' and o.class between k.class and k.class
-          and o.cold = x.cold and o.not_before <= %(now)s
+          and o.cold = x.cold and o.not_before <= %(now)s and o.expires_at > %(now)s
           and not exists (select from outbox e where e.conversation_id = o.conversation_id
                           and e.state in ('sending', 'indeterminate'))
           and not exists (select from outbox e where e.conversation_id = o.conversation_id
