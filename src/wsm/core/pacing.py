@@ -118,6 +118,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     since  when it was written
     types  somebody is to be shown to type it; typed: that was done
+    confirms  it says that a wish of its correspondent was heard: no limit of automatic messages keeps it back
     """
 
     id: int
@@ -127,6 +128,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "text"
     typed: bool = False
     types: bool = False
+    confirms: bool = False
 
     @property
     def budget(self) -> Budget | None:
@@ -157,7 +159,7 @@ class Correspondent(msgspec.Struct, frozen=True, kw_only=True):
 
     told_at         when a message to him was claimed last
     automated_at    when the n-th last automatic one was, n being the day's limit
-    opted_out       he asked for no more, before this was written
+    opted_out       he asked for no more
     bot_paused_until  the bot is silent in this chat
     said, repeated  what the bot said to him within the loop's minutes, and how much of it was this text
     same_text       how many others of the session got the same automatic text within a day
@@ -272,7 +274,7 @@ def until_open(pace: Pace, local: datetime) -> timedelta:
 
 def refused(pace: Pace, head: Head, whom: Correspondent, now: datetime) -> Refusal | None:
     """Say why a head will never leave, None when it may."""
-    if head.budget is None:
+    if head.budget is None or head.confirms:
         return None
     if head.urgency in _AUTOMATIC and whom.opted_out:
         return Refusal(Why.OPTED_OUT)
@@ -302,7 +304,8 @@ def put_off(pace: Pace, head: Head, whom: Correspondent, now: datetime, chance: 
     found = []
     if whom.told_at is not None and whom.told_at + timedelta(seconds=pace.contact_gap_seconds) > now:
         found.append(Wait(whom.told_at + lengthened(pace.contact_gap_seconds, chance), Why.CONTACT_GAP))
-    if head.urgency not in _OFFICE and whom.automated_at is not None and whom.automated_at + _DAY > now:
+    asked_for = head.urgency in _OFFICE or head.confirms
+    if not asked_for and whom.automated_at is not None and whom.automated_at + _DAY > now:
         found.append(Wait(whom.automated_at + _DAY, Why.CONTACT_DAY))
     return max(found, key=lambda wait: wait.until, default=None)
 

@@ -120,7 +120,7 @@ select p.*,
            and total > p.total - %(all_day)s::integer order by total limit 1) end as all_day,
        t.typing, t.typing_ends,
        o.id, o.class as intent, o.cold, o.created_at, o.kind, o.args, o.body, o.ticket_id, o.conversation_id,
-       o.reserved_id, o.attempts, o.typing_until,
+       o.reserved_id, o.attempts, o.typing_until, o.intent_key,
        case when coalesce(o.args ->> 'target', o.args ->> 'reply_to') is not null then (
            select json_build_object('bare', m.bare_id, 'from_me', m.from_me, 'participant', m.participant)
            from messages m where m.conversation_id = o.conversation_id
@@ -137,7 +137,7 @@ select p.*,
        case when tk.state = 'waiting' and o.class = 'place' then (
            select count(*) from tickets w where w.queue_id = tk.queue_id and w.state = 'waiting'
            and (w.rank_at, w.seq) <= (tk.rank_at, tk.seq)) end as place,
-       coalesce(w.opted_out_at < o.created_at, false) as opted_out,
+       w.opted_out_at is not null as opted_out,
        (select max(claimed_at) from outbox e where e.conversation_id = o.conversation_id and e.id <> o.id
         and e.total is not null and e.claimed_at > %(now)s - interval '1 day') as told_at,
        case when o.class not in ('agent', 'turn') then (
