@@ -25,10 +25,15 @@ from wsm.core.content import (
     is_message,
     needs_media,
 )
-from wsm.core.ids import BareId
+from wsm.core.events import Origin
+from wsm.core.ids import BareId, ChatAddress, ChatId
 from wsm.sandbox.waha import Engine
 from wsm.sandbox.waha.control import Phone
+from wsm.sandbox.waha.faults import Wrong
 from wsm.store import media
+from wsm.streams.handover import Bell
+from wsm.streams.keys import Kind
+from wsm.wire.waha import send_command
 
 ANA = "5511900000001"
 CHAT = f"{ANA}@c.us"
@@ -181,3 +186,26 @@ async def test_the_history_says_who_spoke_whichever_evidence_came_first(database
                 await office.deliver()
         rows = await office.rows("select author, body from messages where from_me order by id")
         assert [(row.author, row.body) for row in rows[1:]] == [("agent", "agent"), ("bot", "bot")]
+
+
+async def test_who_opts_out_gets_nothing_automatic_that_was_in_doubt_or_asked_for_in_the_same_moment(
+    database: Urls,
+) -> None:
+    async with post_office(database) as office:
+        await office.write(ANA)
+        await office.deliver()
+        office.fault(Wrong.FAIL_BEFORE, ANA)
+        await office.at.asks_to_send(CHAT, Text(text="promoção"), send_class=SendClass.CAMPAIGN)
+        await office.deliver()
+        assert [state for _, state in await office.states()] == ["sent", "indeterminate"]
+        office.clock()
+        address = ChatAddress(office.at.tenant, office.at.address.session, ChatId(CHAT))
+        late = send_command(address, Text(text="resposta"), id="1", by="cli", send_class=SendClass.BOT)
+        written = office.at.entry(office.at.says(ANA, "SAIR", ago=5))
+        asked = office.at.entry(late, Origin.CLI)
+        bell = Bell(Kind.TURN, office.at.tenant, "turn-1", (written, asked), frozenset(), alone=False)
+        await office.at.turns.run(bell)
+        await office.deliver_all()
+        assert [text for text in office.inbox(ANA) if text in {"promoção", "resposta"}] == []
+        assert len(office.inbox(ANA)) == 2, "his turn, and that he is spared"
+        assert sorted(state for _, state in await office.states()) == ["failed", "failed", "sent", "sent"]
