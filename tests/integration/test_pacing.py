@@ -285,8 +285,9 @@ async def test_one_word_ends_automatic_messages_at_once_and_is_confirmed_once(da
             await box.sent(claimed)
         assert told[0] == (f"{BIA}@c.us", "agent"), "what people write goes on"
         assert [text for chat, text in told if chat == f"{BIA}@c.us"][1:] == [
-            "Pronto: você não receberá mais mensagens automáticas. Para voltar a receber, responda VOLTAR."
-        ]
+            "Pronto: você não receberá mais mensagens automáticas. Para voltar a receber, responda VOLTAR.",
+            "Você saiu da fila. Se precisar, é só escrever de novo.",
+        ], "SAIR was offered to who waits, and says no more than that"
         states = {row.intent: (row.state, row.reason) for row in await box.intents() if row.reason}
         assert states["bot"] == states["campaign"] == ("dropped", "opted_out")
         await at.asks_to_send(f"{BIA}@c.us", Text(text="oferta"), send_class=CAMPAIGN)

@@ -176,7 +176,7 @@ async def test_the_history_says_who_spoke_whichever_evidence_came_first(database
     async with post_office(database) as office:
         await office.write(ANA)
         await office.deliver()
-        for send_class in (SendClass.AGENT, SendClass.BOT):
+        for send_class in (SendClass.BOT, SendClass.AGENT):  # where a person has spoken the bot is silent
             await office.at.asks_to_send(CHAT, Text(text=send_class), send_class=send_class)
             if first == "echo":
                 claimed = await office.must_claim()
@@ -185,7 +185,7 @@ async def test_the_history_says_who_spoke_whichever_evidence_came_first(database
             else:
                 await office.deliver()
         rows = await office.rows("select author, body from messages where from_me order by id")
-        assert [(row.author, row.body) for row in rows[1:]] == [("agent", "agent"), ("bot", "bot")]
+        assert [(row.author, row.body) for row in rows[1:]] == [("bot", "bot"), ("agent", "agent")]
 
 
 async def test_who_opts_out_gets_nothing_automatic_that_was_in_doubt_or_asked_for_in_the_same_moment(

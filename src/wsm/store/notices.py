@@ -53,10 +53,11 @@ class Drop(msgspec.Struct, frozen=True):
 
 def rendered(row: Any, now: datetime) -> Saying | Later | Drop:
     """Return what is true to say now of an intent. row: of the query `next_pending`."""
+    is_notice = not row.args or "say" in row.args  # else somebody wrote it
     match row.intent:
-        case SendClass.PLACE:
+        case SendClass.PLACE if is_notice:
             return _place(row, now)
-        case SendClass.TURN | SendClass.SURVEY if "say" in row.args or not row.args:
+        case SendClass.TURN | SendClass.SURVEY if is_notice:
             return _about_ticket(row, now)
         case SendClass.BOT if row.human_until is not None and row.human_until > now:
             return Drop(HUMAN)
