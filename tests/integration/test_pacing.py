@@ -289,7 +289,8 @@ async def test_one_word_ends_automatic_messages_at_once_and_is_confirmed_once(da
             "Você saiu da fila. Se precisar, é só escrever de novo.",
         ], "SAIR was offered to who waits, and says no more than that"
         states = {row.intent: (row.state, row.reason) for row in await box.intents() if row.reason}
-        assert states["bot"] == states["campaign"] == ("dropped", "opted_out")
+        assert states["campaign"] == ("dropped", "opted_out")
+        assert states["bot"] == ("dropped", "a person has spoken")
         await at.asks_to_send(f"{BIA}@c.us", Text(text="oferta"), send_class=CAMPAIGN)
         assert await box.claim() is None
         assert [(row.state, row.reason) for row in await box.intents()][-1] == ("failed", "opted_out")
