@@ -6,6 +6,8 @@ from wsm.core.errors import BadInput
 from wsm.core.ids import ChatId
 
 _WRITTEN = re.compile(r"\+?[0-9][0-9 ().-]*\Z")
+_BRAZILIAN_MOBILE = re.compile(r"(55[1-9][1-9])(9?)([6-9][0-9]{7})\Z")
+"""Country, area, the digit that came later, and what stood there before it."""
 _SHOWN = 4
 
 
@@ -25,6 +27,22 @@ def phone_of(me: ChatId | None) -> str | None:
     """Read a number off what a session says it is: a hidden id (`@lid`) is none."""
     user, _, kind = (me or "").partition("@")
     return user if kind == "c.us" else None
+
+
+def other_form(phone: str) -> str | None:
+    """Write a Brazilian mobile number the other way; None for every other number.
+
+    Since Anatel's resolution 553/2010 a 9 stands before the eight digits of a mobile number, which began with
+    6 to 9; landlines (2 to 5) never got one. WhatsApp knows who registered before without it, and everybody
+    dials it with: `5511960000001` and `551160000001` are one person. Twice applied it is the number itself.
+
+    phone  digits alone, with country code
+    """
+    match = _BRAZILIAN_MOBILE.match(phone)
+    if match is None:
+        return None
+    area, nine, number = match.groups()
+    return f"{area}{'' if nine else '9'}{number}"
 
 
 def masked(phone: str) -> str:
