@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -100,6 +101,12 @@ async def cuts_in_mid_answer(_: Asked, writer: asyncio.StreamWriter) -> None:
 
 async def speaks_something_else(_: Asked, writer: asyncio.StreamWriter) -> None:
     writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+
+async def breaks_tls(_: Asked, writer: asyncio.StreamWriter) -> None:
+    """Answer past TLS, in its own connection: what comes is no record of it."""
+    os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 200 OK\r\n\r\n")
+    await asyncio.Event().wait()
 
 
 async def hangs(_: Asked, writer: asyncio.StreamWriter) -> None:

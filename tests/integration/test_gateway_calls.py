@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from certificates import Certificate
 from scripted_gateway import (
     ADDRESS,
     CHAT,
@@ -18,7 +19,9 @@ from scripted_gateway import (
     SERVER,
     TEXT,
     Asked,
+    Gateway,
     Reply,
+    breaks_tls,
     cuts,
     cuts_in_mid_answer,
     failure,
@@ -79,6 +82,19 @@ async def test_a_send_is_refused_or_not_made_or_unknown(
         assert isinstance(caught.value, kind)
         assert str(caught.value).startswith(text)
         assert [asked.path for asked in behind.asked] == ["/api/sendText"], "once, whatever came of it"
+
+
+async def test_a_send_whose_answer_breaks_tls_is_unknown(certificate: Certificate) -> None:
+    behind = Gateway()
+    behind.reply = breaks_tls
+    async with await asyncio.start_server(behind.serve, "127.0.0.1", 0, ssl=certificate.shown()) as listener:
+        gateways = over(f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        gateways._tls = certificate.trusted()
+        session = gateways.session(SERVER, ADDRESS, None)
+        with pytest.raises(OutcomeUnknown, match="connection broken: SSLError"):
+            await session.send_text(CHAT, TEXT)
+        await gateways.aclose()
+        await behind.stop()
 
 
 @pytest.mark.parametrize("reply", [hangs, trickles])

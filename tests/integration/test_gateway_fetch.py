@@ -13,7 +13,7 @@ import pytest
 
 from behind_exits import PASSWORD, needs_exits
 from certificates import Certificate
-from scripted_gateway import Asked, Gateway, Reply, hangs, says
+from scripted_gateway import Asked, Gateway, Reply, breaks_tls, hangs, says
 from wsm.core.errors import (
     BadInput,
     ExitFailed,
@@ -185,6 +185,7 @@ def leads(*locations: str) -> Reply:
         "http://user:secret@files.example:{port}/",
         "gopher://files.example/",
         "http://files.example:25/",
+        "http://[",
     ],
 )
 async def test_a_redirection_to_somebody_near_us_is_refused(location: str) -> None:
@@ -286,6 +287,39 @@ async def test_an_exit_that_fails_fetches_nothing_and_nothing_goes_around_it(
             await at.fetch()
         assert at.host.connections == 0
         await at.proxy.up()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0 200 x\r\n\r\n",
+        b"HTTP/1.1 " + b"2" * 5_000 + b" x\r\n\r\n",
+        b"HTTP/1.1 2000 x\r\n\r\n",
+        b"HTTP/1.1\r\n\r\n",
+        b"\r\n\r\n",
+        bytes(9_000),
+        b"HTTP/1.1 200 OK\r\n",
+    ],
+    ids=lambda answer: repr(answer[:12]),
+)
+async def test_an_exit_that_makes_no_sense_has_failed(answer: bytes) -> None:
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    names = Names([PUBLIC])
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        way = Exit(host="127.0.0.1", port=port, username=ANN, password=PASSWORD)
+        with pytest.raises(ExitFailed, match="no answer that makes sense"):
+            await Fetching(limit_bytes=9, resolve=names).fetch("http://files.example/", way=way, tls=TLS)
+
+
+async def test_what_breaks_tls_was_not_fetched(certificate: Certificate) -> None:
+    async with internet(certificate=certificate, reply=breaks_tls) as at:
+        with pytest.raises(SourceUnavailable, match="SSLError"):
+            await at.fetch(url=f"https://files.example:{at.port}/a.jpg")
 
 
 async def test_a_direct_session_connects_to_the_address_that_was_judged() -> None:

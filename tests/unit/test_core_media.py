@@ -135,7 +135,7 @@ def test_the_internet_is_public(address: str) -> None:
         "http://[::ffff:0a00:1]/", "http://[fe80::1%25eth0]/", "http://[2002:7f00:1::]/", "http://[::]/",
         "http://①②⑦.⓪.⓪.①/", "http://127。0。0。1/", "http://127.0.0.1./", "http://169.254.169.254/latest/",
         "http://%31%32%37.0.0.1/", "https://-a.example/", "https://exam_ple..com/",
-        f"https://{'a' * 64}.com/",
+        f"https://{'a' * 64}.com/", "https://example.com/\udcff",
     ],
 )  # fmt: skip
 def test_a_url_that_names_nobody_in_the_internet_is_refused(url: str) -> None:
@@ -184,7 +184,7 @@ def test_a_redirection_is_judged_like_a_url(location: str, leads: str) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["http://example.com/", "https://10.0.0.1/", "//127.0.0.1/", "file:///etc/passwd", "https://a@b/"],
+    ["http://example.com/", "https://10.0.0.1/", "//127.0.0.1/", "file:///etc/passwd", "https://a@b/", "//["],
 )
 def test_a_redirection_leads_to_nobody_near_us_and_not_out_of_tls(location: str) -> None:
     with pytest.raises(BadInput):

@@ -27,6 +27,8 @@ _HOST = re.compile(
 )
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _VISIBLE = re.compile(r"[!-~]+\Z")
+_NEVER = re.compile(r"[\\\ud800-\udfff]")
+"""A backslash, which some read as a slash, and halves of characters: bytes that are no text."""
 _NOT_PUBLIC_4 = tuple(
     map(
         IPv4Network,
@@ -73,7 +75,7 @@ def place_of(url: str) -> Place:
 
     That its host is a name proves nothing: what it resolves to is judged by `is_public`.
     """
-    if not _VISIBLE.match(url.encode("ascii", "replace").decode()) or "\\" in url:
+    if not _VISIBLE.match(url.encode("ascii", "replace").decode()) or _NEVER.search(url):
         raise BadInput(_FIELD, "has characters that no URL has")
     try:
         parts = urlsplit(url)
@@ -93,7 +95,11 @@ def place_of(url: str) -> Place:
 
 def redirected(place: Place, location: str) -> Place:
     """Follow a redirection: judged anew, and never from https to http. Raises BadInput as `place_of` does."""
-    its = place_of(urljoin(f"{place.scheme}://{place.authority}{place.target}", location))
+    try:
+        leads_to = urljoin(f"{place.scheme}://{place.authority}{place.target}", location)
+    except ValueError:
+        raise BadInput(_FIELD, "leads to what is no URL") from None
+    its = place_of(leads_to)
     if place.scheme == "https" and its.scheme != "https":
         raise BadInput(_FIELD, "leads from https:// to http://")
     return its

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import ssl
 
 import httpx
 import msgspec
@@ -40,7 +41,7 @@ async def look(http: httpx.AsyncClient, check_url: str) -> Seen:
     except httpx.ProxyError as exc:
         refused = str(exc).startswith("407")
         raise ExitFailed(f"exit: {'refuses the password' if refused else 'refused'}") from exc
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, ssl.SSLError) as exc:  # httpx lets what breaks TLS through
         raise ExitFailed(f"exit: {type(exc).__name__}") from exc
     if response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         raise ExitFailed("exit: refuses the password")

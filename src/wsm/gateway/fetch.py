@@ -19,6 +19,7 @@ and no text of these repeats a URL.
 
 import asyncio
 import base64
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -41,6 +42,9 @@ _SERVERS_FAULT = 500
 _ANSWER_BYTES = 8 * 1024
 _SECONDS = 30.0
 _PASSWORD_REFUSED = 407
+_EXIT_SAYS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
+_BROKEN = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, ssl.SSLError)
+"""What httpcore raises, and what it lets through: bytes in a TLS connection that are no record of it."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a name."""
@@ -130,7 +134,7 @@ class Fetching:
                 pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as response,
             ):
                 return await self._read(place, response)
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as exc:
+        except _BROKEN as exc:
             raise SourceUnavailable(f"media: not reached: {type(exc).__name__}") from exc
 
     async def _address(self, place: Place) -> Address:
@@ -220,8 +224,10 @@ class _Pinned(httpcore.AsyncNetworkBackend):
             answer += part
             if not part or len(answer) > _ANSWER_BYTES:
                 raise ExitFailed("exit: no answer that makes sense")
-        words = answer.split(None, 2)
-        status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        said = _EXIT_SAYS.match(answer)
+        if said is None:
+            raise ExitFailed("exit: no answer that makes sense")
+        status = int(said[1])
         if status == _PASSWORD_REFUSED:
             raise ExitFailed("exit: refuses the password")
         if status != _OK:

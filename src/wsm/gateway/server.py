@@ -10,6 +10,7 @@ in its errors, with the text of the message and every secret, so nothing of a bo
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -186,7 +187,7 @@ async def _exchange(client: httpx.AsyncClient, call: Call) -> tuple[int, httpx.H
                     raise _uncertain(call, "answer too long")
     except _NO_CONNECTION as exc:
         raise NotReached(f"not reached: {type(exc).__name__}") from exc
-    except (TimeoutError, httpx.HTTPError) as exc:
+    except (TimeoutError, httpx.HTTPError, ssl.SSLError) as exc:  # httpx lets what breaks TLS through
         if departure.is_over:
             raise _broken(call, exc) from exc
         raise NotReached(f"not reached: {type(exc).__name__}") from exc
