@@ -215,5 +215,14 @@ class TimerDue(Event, frozen=True, kw_only=True):
     kind: str
 
 
+class HiddenIdsTold(Event, frozen=True, kw_only=True):
+    """A gateway said which phone stands behind hidden ids. pairs: `@lid` and `@c.us`; None: it does not know.
+
+    What neither half is known of here is nothing: nobody becomes a contact by it.
+    """
+
+    pairs: tuple[tuple[ChatId, ChatId | None], ...]
+
+
 HistoryEvent = MessageReceived | MessageEdited | MessageRevoked | MessageReacted | PollVoted
 """What becomes a row of a chat's history."""

@@ -30,6 +30,7 @@ from wsm.core.ids import BareId, ChatAddress, ChatId, EntryId, SessionName, Tena
 from wsm.wire import waha_content as content
 from wsm.wire import waha_locks
 from wsm.wire.asks import ASK, read_ask
+from wsm.wire.people import HIDDEN_IDS, read_hidden_ids
 from wsm.wire.waha_body import Head, Hook, Place, decoded, envelope, head, milliseconds, other_side, place
 from wsm.wire.waha_content import table, text
 from wsm.wire.waha_ids import chat_id, chat_kind, digest, key, message_id
@@ -345,6 +346,7 @@ _COMMAND_READERS: dict[str, Callable[[Hook], events.Event | None]] = {
     _SEND: _send,
     _TIMER: _timer,
     ASK: read_ask,
+    HIDDEN_IDS: read_hidden_ids,
 }
 
 

@@ -25,7 +25,8 @@ from agents a order by a.id
 select t.*
 from contact_aliases a cross join (select id from sessions where name = any (%(names)s)) s
 cross join lateral (
-    select id from conversations where session_id = s.id and contact_id = a.contact_id offset 0) c
+    select id from conversations where session_id = s.id and contact_id = a.contact_id and merged_into is null
+    offset 0) c
 cross join lateral (
     select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
            closed_at, ended, told_place, told_at, told_updates, asked_at, silence_at, survey_until

@@ -30,7 +30,7 @@ left join lateral (
            (select args ->> 'since' from timers where kind = 'burst' and conversation_id = conversations.id)::timestamptz
                as burst_since,
            heard_at
-    from conversations where session_id = s.id and contact_id = a.contact_id offset 0) c on true
+    from conversations where session_id = s.id and contact_id = a.contact_id and merged_into is null offset 0) c on true
 where a.alias = any (%(aliases)s)
 
 -- name: add_contact
