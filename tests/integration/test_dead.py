@@ -15,14 +15,17 @@ from mailboxes import CHAT, OTHER, ROOMY, START_MS, TENANT, claim_one, failing, 
 from waiting import wait_for
 from working import now, offer, plant
 from wsm.clock.clock import Clock
+from wsm.core.errors import BadInput
+from wsm.core.events import Origin
 from wsm.core.ids import TenantId
 from wsm.store.leadership import Leadership
 from wsm.streams import handover as handover_module
 from wsm.streams import keys
 from wsm.streams.directory import PublishedDirectory
-from wsm.streams.handover import Handover, Misfit, Verdict
+from wsm.streams.handover import Handover, Misfit, Parking, Verdict
 from wsm.streams.letters import DeadLetters, Quarantine
 from wsm.streams.pauses import DEAD_LETTERS_LIMIT, Pauses
+from wsm.wire.waha import read
 
 ONE, TWO = 11, 22
 FOREVER_MS = 130_000
@@ -96,6 +99,56 @@ async def test_what_returns_has_the_place_that_it_had(redis_url: str) -> None:
         assert [entry.id for entry in bell.entries][:3] == entries
         again = await bury_once(handover, bell, now_ms)
         assert [entry.body for entry in again.entries] == [b"1", b"2", b"3", b"4"], "five lives once more"
+
+
+ODD = {
+    "in another order": [b"origin", b"waha", b"at", b"1", b"session", b"s", b"body", b"x"],
+    "without a time": [b"at", b"soon", b"origin", b"waha", b"session", b"s", b"body", b"x"],
+    "with a time that no number is": [b"at", b"9" * 20, b"origin", b"waha", b"session", b"s", b"body", b"x"],
+    "under other names": [b"at", b"1", b"source", b"waha", b"name", b"s", b"body", b"x"],
+    "with more fields": [b"at", b"1", b"origin", b"waha", b"session", b"s", b"body", b"x", b"more", b"y"],
+}
+"""What another tool, or an older wsm, may have left in a stream."""
+
+
+async def test_what_is_no_entry_of_wsm_stops_no_worker_wherever_it_lies(redis_url: str) -> None:
+    async with opened(redis_url) as (handover, redis):
+        for fields in ODD.values():
+            await redis.execute_command("XADD", keys.mailbox(TENANT), "*", *fields)
+        await handover.accept(offers(b"1"))
+        assert [entry.body for entry in (await claim_one(handover)).entries] == [b"1"]
+        dead = DeadLetters(redis)
+        assert {each.reason for each in await dead.read(TENANT)} == {"not an entry of wsm"}
+        for fields in ODD.values():
+            letter = [b"entry", b"7-7", b"reason", b"boom", *fields]
+            await redis.execute_command("XADD", keys.dead(TENANT), "*", *letter)
+        letters = [each.id for each in await dead.read(TENANT)]
+        assert len(letters) == 2 * len(ODD)
+        assert await dead.replay(TENANT, letters) == 0, "they stay, for a person to look at or to drop"
+        assert await dead.drop(TENANT, letters) == 2 * len(ODD)
+
+
+async def test_an_entry_of_an_origin_that_is_not_known_here_fails_alone(redis_url: str) -> None:
+    """A newer wsm may have written it: it is put aside like what fails, and its bytes are kept."""
+    async with opened(redis_url) as (handover, redis):
+        fields = [b"at", b"1", b"origin", b"pigeon", b"session", b"\xff", b"body", b"{}"]
+        await redis.execute_command("XADD", keys.mailbox(TENANT), "*", *fields)
+        await handover.accept(offers(b"1"))
+        bell = await claim_one(handover)
+        assert [entry.origin for entry in bell.entries] == [Origin.UNKNOWN, Origin.WAHA]
+        with pytest.raises(BadInput, match="origin"):
+            read(
+                b'{"event": "message.any"}',
+                tenant=TENANT,
+                session=bell.entries[0].session,
+                origin=bell.entries[0].origin,
+                entry=bell.entries[0].id,
+                received_at_ms=1,
+            )
+        aside = Parking(CHAT, bell.entries[0].id, "boom", bell.entries[:1])
+        await handover.finish(bell, handled=bell.entries[1:], parked=[aside], now_ms=START_MS)
+        [(_, kept)] = await redis.xrange(keys.parked_chat(TENANT, CHAT))
+        assert kept[b"origin"] == b"pigeon"
 
 
 async def bury_once(handover: Handover, bell: Any, now_ms: int) -> Any:

@@ -352,7 +352,7 @@ def test_half_an_emoji_hides_no_list() -> None:
 CHAT = ChatAddress(TenantId(7), SessionName("s"), ChatId("1@c.us"))
 
 
-@pytest.mark.parametrize("origin", [origin for origin in Origin if origin is not Origin.WAHA])
+@pytest.mark.parametrize("origin", sorted({*Origin} - {Origin.WAHA, Origin.UNKNOWN}))
 def test_a_close_command_is_read_as_it_was_written(origin: Origin) -> None:
     found = reading(close_command(CHAT, id="6f1c", by="cli"), origin)
     assert isinstance(found, events.CloseAsked)

@@ -22,6 +22,8 @@ class Origin(StrEnum):
     API = "api"
     CATCH_UP = "catch_up"
     """wsm itself, of a message that WAHA has and whose webhook never came."""
+    UNKNOWN = "unknown"
+    """A newer wsm, or nobody who is allowed to: such an entry cannot be read."""
 
 
 class Order(msgspec.Struct, frozen=True, order=True):

@@ -42,6 +42,7 @@ FULL_REPLY = 8
 JOBS = {kind: f"wsm.worker.bells.{kind}" for kind in Kind}
 """The import path that a stock RQ worker would call for a bell."""
 
+_ORIGINS = {origin.encode(): origin for origin in Origin}
 _DATA = {kind: zlib.compress(msgspec.json.encode((name, None, [], {}))) for kind, name in JOBS.items()}
 
 
@@ -387,12 +388,12 @@ def _bell(answer: Any) -> Bell:
 
 
 def _entry(chat: bytes, id_: bytes, fields: Sequence[bytes]) -> Entry:
-    """Read an entry; ACCEPT wrote its fields in this order, and CLAIM checked that they are eight."""
+    """Read an entry that CLAIM found to be one. Whose origin or session is odd fails in its turn, alone."""
     _, at, _, origin, _, session, _, body = fields
     return Entry(
         id=EntryId(id_.decode()),
-        session=SessionName(session.decode()),
-        origin=Origin(origin.decode()),
+        session=SessionName(session.decode(errors="replace")),
+        origin=_ORIGINS.get(origin, Origin.UNKNOWN),
         received_at_ms=int(at),
         body=body,
         from_parked=ChatId(chat.decode()) or None,

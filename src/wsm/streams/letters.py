@@ -134,8 +134,8 @@ def _letter(id_: str, fields: dict[str, bytes]) -> Letter:
         id=id_,
         entry=fields["entry"].decode(),
         reason=fields["reason"].decode(),
-        session=fields.get("session", b"").decode(),
-        origin=fields.get("origin", b"").decode(),
+        session=fields.get("session", b"").decode(errors="replace"),
+        origin=fields.get("origin", b"").decode(errors="replace"),
         body=fields.get("body", b""),
     )
 

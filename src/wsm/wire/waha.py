@@ -76,8 +76,10 @@ def read(
     received_at_ms   stands in for a timestamp that is missing, unreadable or more than a day ahead
 
     A body without the fields of its event becomes `Kept`, and so does a command that WAHA sent. Raises
-    BadInput only where `head` does.
+    BadInput where `head` does, and for an unknown origin.
     """
+    if origin is Origin.UNKNOWN:
+        raise BadInput("origin", "written by nobody who is known here")
     whole = envelope(body)
     name = text(whole.get("event")) or head(body).event
     payload = table(whole.get("payload"))

@@ -32,7 +32,7 @@ local function read(t, limit, back)
       chunk = call('XRANGE', stream(t, chat), from, '+', 'COUNT', asked)
       for _, entry in ipairs(chunk) do
         local fields = entry[2]
-        if #fields ~= 8 or fields[7] ~= 'body' then
+        if not ours(fields, 1) then
           bury(t, chat, entry[1], 'not an entry of wsm', now, most_dead)
         else
           if #found > 0 and size + #fields[8] > bytes then return false end

@@ -108,6 +108,12 @@ local function count(t, entries, bytes)
   add('wsm:load', entries, bytes)
 end
 
+-- Whether fields, from the given one to the end, are those that ACCEPT writes, in its order.
+local function ours(fields, from)
+  return #fields == from + 7 and fields[from] == 'at' and fields[from + 1]:find('^%d+$') and #fields[from + 1] < 16
+    and fields[from + 2] == 'origin' and fields[from + 4] == 'session' and fields[from + 6] == 'body'
+end
+
 -- Take one entry out of where it lies; false if it is not there.
 local function remove(t, chat, id)
   local from = stream(t, chat)

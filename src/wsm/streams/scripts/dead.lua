@@ -9,15 +9,13 @@ local done, bytes, live, live_bytes = 0, 0, 0, 0
 for i = 4, #ARGV do
   local letter = call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if letter then
-    local _, id, _, _, at, sent, origin, by, session, name, body, text = unpack(letter[2])
-    text = text or ''
-    if verb == 'replay' and body == 'body' then
-      local fields = { at, sent, origin, by, session, name, body, text }
-      local added = redis.pcall('XADD', stream(t, place), id, unpack(fields))
-      if type(added) == 'table' then call('XADD', stream(t, place), '*', unpack(fields)) end
+    local id, text, whole = letter[2][2], letter[2][12] or '', ours(letter[2], 5)
+    if verb == 'replay' and whole then
+      local added = redis.pcall('XADD', stream(t, place), id, unpack(letter[2], 5))
+      if type(added) == 'table' then call('XADD', stream(t, place), '*', unpack(letter[2], 5)) end
       live, live_bytes = live + 1, live_bytes + #text
     end
-    if verb == 'drop' or body == 'body' then
+    if verb == 'drop' or whole then
       call('XDEL', dead, ARGV[i])
       done, bytes = done + 1, bytes + #text
     end
