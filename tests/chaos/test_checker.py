@@ -28,7 +28,7 @@ def told(fact: Fact, at: float, *, order: int | None = None, accepted: bool = Tr
 
 def audit(*steps: tuple[str, int]) -> list[Any]:
     """The audit's rows, as (what, ticket)."""
-    detail = {"by": "cli", "place": 1}
+    detail = {"by": "cli", "place": 1, "word": "turn"}
     return [
         SimpleNamespace(what=what, conversation_id=ticket, ticket_id=ticket, detail=detail)
         for what, ticket in steps
@@ -40,7 +40,7 @@ GOOD = Records(
     kept=[row(FIRST, 1), row(SECOND, 2), row(ECHO, 3, "bot")],
     intents=[Intent(1, "user_1", "turn", 1, "sent", "3EB01", "your turn", (100.0,))],
     arrivals=[Arrival("user_1", "551", "3EB01", "your turn", 100.2)],
-    lines=[Line(1, 1, audit(("ticket.opened_served", 1), ("claimed.turn", 1), ("ticket.closed", 1)))],
+    lines=[Line(1, 1, audit(("ticket.opened.served", 1), ("claimed.turn", 1), ("ticket.closed", 1)))],
 )
 
 
@@ -158,7 +158,7 @@ def test_an_intent_that_is_given_up_and_arrived_is_indeterminate(state: str) -> 
 
 
 def test_a_ticket_closed_twice_is_duplicated() -> None:
-    twice = audit(("ticket.opened_served", 1), ("ticket.closed", 1), ("ticket.closed", 1))
+    twice = audit(("ticket.opened.served", 1), ("ticket.closed", 1), ("ticket.closed", 1))
     assert found(check(replace(GOOD, lines=[Line(1, 1, twice)]))) == {"duplicated": 1}
 
 

@@ -5,6 +5,7 @@ is replayed by a model of its own (`ledger`).
 """
 
 import random
+import re
 
 from e2e.town import YOUR_TURN, Ground, Town, customers, entered, moved, town
 from wsm.core.ids import TenantId
@@ -50,6 +51,7 @@ async def test_under_load_the_line_stays_true(ground: Ground) -> None:
     chance = random.Random(seed)
     async with town(ground) as at:
         await at.found(SHOP, capacity=2)
+        await at.execute("update queues set reopen_hours = 0")  # who is closed and writes again enters anew
         crowd = customers(30)
         for who in crowd:
             for number in range(chance.choice((1, 1, 2))):
@@ -58,11 +60,13 @@ async def test_under_load_the_line_stays_true(ground: Ground) -> None:
         await close_at_random(at, chance, until_served=len(crowd) // 2)
         await at.quiet()
         places = await at.rows(
-            "select told_place, row_number() over (order by rank_at, seq) as place from tickets"
+            "select told_place, told_updates, row_number() over (order by rank_at, seq) as place from tickets"
             " where state = 'waiting'"
         )
         near, far = places[:5], places[5:]
-        assert [row.told_place for row in near] == [row.place for row in near], "the next ones know it"
+        assert all(row.told_place == row.place or row.told_updates >= 5 for row in near), (
+            "the next ones know it"
+        )
         assert all(row.told_place >= row.place for row in far), "and nobody believes to be nearer than he is"
 
         await close_at_random(at, chance, until_served=len(crowd))
@@ -110,6 +114,7 @@ def check_heard(texts: list[str]) -> None:
         if text == YOUR_TURN:
             place = 0
             continue
-        told = next(number for number in range(1, 31) if text in {entered(number), moved(number)})
-        assert text == entered(told) or told < place, texts
+        plain = re.sub(r", espera de \d+ a \d+ minutos", "", text)
+        told = next(number for number in range(1, 31) if plain in {entered(number), moved(number)})
+        assert plain == entered(told) or told < place, texts
         place = told

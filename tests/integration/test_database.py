@@ -103,7 +103,7 @@ async def test_what_was_put_off_fails_as_what_it_is(database: Urls) -> None:
 async def _asks_behind_the_lock(store: Database) -> list[object]:
     async with locked(store, TENANT, NOW) as transaction:
         transaction._put_off.insert(0, (b"set lock_timeout = '20ms'", {}))
-        return await transaction.rows("show_line")
+        return await transaction.rows("show_agents")
 
 
 async def _writes_what_may_not_be(store: Database, *, asking: bool) -> None:
@@ -112,7 +112,7 @@ async def _writes_what_may_not_be(store: Database, *, asking: bool) -> None:
         transaction.later("add_aliases", aliases=["x"], contacts=[1])
         transaction.later("abandon", bell="x", again=[])
         if asking:
-            await transaction.rows("show_line")
+            await transaction.rows("show_agents")
 
 
 async def test_a_process_that_slept_in_its_transaction_finds_it_unavailable(database: Urls) -> None:
@@ -126,7 +126,7 @@ async def test_a_process_that_slept_in_its_transaction_finds_it_unavailable(data
                 return await (await owner.execute(query.encode())).fetchone() is None
 
             await wait_for(ended)
-            await transaction.rows("show_line")
+            await transaction.rows("show_agents")
 
     async with opened(database.app_url) as store, await _owner(database) as owner:
         with pytest.raises(StoreUnavailable):
@@ -139,7 +139,7 @@ async def test_a_connection_that_was_ended_is_unavailable_once(database: Urls) -
         async with store.transaction(TENANT) as transaction:
             pid = transaction._connection.info.backend_pid
             await owner.execute("select pg_terminate_backend(%s, 5000)", [pid])
-            await transaction.rows("show_line")
+            await transaction.rows("show_agents")
 
     async with opened(database.app_url) as store, await _owner(database) as owner:
         with pytest.raises(StoreUnavailable):
