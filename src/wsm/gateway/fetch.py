@@ -20,7 +20,6 @@ and no text of these repeats a URL.
 import asyncio
 import base64
 import re
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
@@ -34,6 +33,7 @@ from wsm.core.content import check_filename
 from wsm.core.errors import BadInput, ExitFailed, NotFound, Refused, SourceUnavailable, TooLarge
 from wsm.core.exits import Exit
 from wsm.gateway.client import CONNECT_SECONDS
+from wsm.gateway.names import Resolver
 
 REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -58,25 +58,13 @@ class Fetched(msgspec.Struct, frozen=True):
     filename: str | None
 
 
-async def resolved(host: str, port: int) -> Sequence[str]:
-    """Ask the machine's resolver for a name's addresses, IPv4 first. Raises BadInput when there is none."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as exc:
-        if exc.errno == socket.EAI_NONAME:
-            raise BadInput("url", "its host does not exist") from exc
-        raise SourceUnavailable("media: its host cannot be resolved") from exc
-    return [str(each[4][0]) for each in sorted(found, key=lambda each: each[0] is not socket.AF_INET)]
-
-
 class Fetching:
     """Fetches files.
 
     limit_bytes  of one file
     hosts        the only ones that are asked, as `addresses.is_listed` reads them; empty: all
     seconds      for everything, redirections included
-    resolve, may_reach  how a name becomes addresses, and which of them are connected to
+    resolve, may_reach  how a name becomes addresses (None: `names.Resolver`), and which of them it may be
     """
 
     def __init__(
@@ -85,13 +73,13 @@ class Fetching:
         limit_bytes: int,
         hosts: tuple[str, ...] = (),
         seconds: float = _SECONDS,
-        resolve: Resolve = resolved,
+        resolve: Resolve | None = None,
         may_reach: Callable[[Address], bool] = is_public,
     ) -> None:
         self.limit_bytes = limit_bytes
         self._hosts = hosts
         self._seconds = seconds
-        self._resolve = resolve
+        self._resolve = resolve or Resolver()
         self._may_reach = may_reach
 
     async def fetch(self, url: str, *, way: Exit | None, tls: ssl.SSLContext) -> Fetched:
