@@ -10,10 +10,11 @@ import pytest
 
 from behind_exits import behind_exits, needs_exits
 from databases import Database as Urls
-from scripted_gateway import Gateway, says
+from scripted_gateway import Asked, Gateway, Reply, hangs, says
 from shop import START, Shop, shop
+from waiting import wait_for
 from wsm.core.content import Content, File, Image, Loaded, MediaSource, Text
-from wsm.core.errors import BadInput, ExitFailed, NotFound, SourceUnavailable, TooLarge, WsmError
+from wsm.core.errors import BadInput, ExitFailed, NoRoom, NotFound, TooLarge, WsmError
 from wsm.core.exits import Way
 from wsm.core.ids import TenantId
 from wsm.gateway.fetch import Fetching
@@ -106,15 +107,91 @@ async def test_a_stored_file_is_lent_and_its_room_given_back(database: Urls) -> 
 async def test_what_finds_no_room_is_unavailable_and_waits_nowhere(database: Urls) -> None:
     async with shop(database) as at, files(at, in_flight_bytes=2_000) as loader:
         number = await put(at, JPEG)
-        url: Content = Image(media=MediaSource(url="https://example.com/a.jpg"))
         async with loader.loaded(at.tenant, None, stored(number)):
-            for content in (stored(number), url):
-                with pytest.raises(SourceUnavailable, match="no room"):
-                    async with loader.loaded(at.tenant, None, content):
-                        pass
+            with pytest.raises(NoRoom, match="no room"):
+                async with loader.loaded(at.tenant, None, stored(number)):
+                    pass
         async with loader.loaded(at.tenant, None, stored(number)) as file:
             assert file is not None
         assert loader.held_bytes == 0
+
+
+async def test_of_one_tenant_half_is_kept_and_the_others_have_the_rest(database: Urls) -> None:
+    async with shop(database) as at, files(at, in_flight_bytes=4_000) as loader:
+        neighbour = await Shop(at.database, at.system, TenantId(77)).founded()
+        number, theirs = await put(at, JPEG), await put(at, JPEG, tenant=neighbour.tenant)
+        async with loader.loaded(at.tenant, None, stored(number)):
+            with pytest.raises(NoRoom):
+                async with loader.loaded(at.tenant, None, stored(number)):
+                    pass
+            async with loader.loaded(neighbour.tenant, None, stored(theirs)) as file:
+                assert file is not None
+        assert loader.held_bytes == 0
+
+
+async def stops_half_way(_: Asked, writer: asyncio.StreamWriter) -> None:
+    """Send the head and 700 bytes of 2,000, and nothing more."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + bytes(700))
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def a_host(reply: Reply) -> AsyncIterator[tuple[Gateway, Content, Fetching]]:
+    """A host of files that answers like this, a content that is there, and what fetches from this machine."""
+    host = Gateway()
+    host.reply = reply
+    async with await asyncio.start_server(host.serve, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+
+        async def names(_host: str, _port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        url = f"http://files.example:{port}/a.jpg"
+        fetching = Fetching(limit_bytes=2_000, resolve=names, may_reach=lambda _: True)
+        yield host, Image(media=MediaSource(url=url)), fetching
+        await host.stop()
+
+
+@pytest.mark.parametrize(("reply", "held"), [(hangs, 0), (stops_half_way, 700)])
+async def test_a_host_that_hangs_takes_the_room_of_what_it_sent_and_few_fetches_of_its_tenant(
+    database: Urls, reply: Reply, held: int
+) -> None:
+    async with shop(database) as at, a_host(reply) as (host, content, fetching):
+        number = await put(at, JPEG)
+        gateways = Gateways({}, send_timeout_seconds=5)
+        loader = Files(at.database, gateways, fetching, clock=lambda: at.now, in_flight_bytes=20_000)
+
+        async def fetched(tenant: TenantId) -> None:
+            async with loader.loaded(tenant, None, content):
+                pass
+
+        hung = [asyncio.create_task(fetched(at.tenant)) for _ in range(8)]
+        await wait_for(lambda: len(host.asked) == len(hung) and loader.held_bytes == held * len(hung))
+        with pytest.raises(NoRoom):
+            await fetched(at.tenant)
+        async with loader.loaded(at.tenant, None, stored(number)) as file:
+            assert file is not None, "what is stored need not wait for strangers"
+        others = asyncio.create_task(fetched(TenantId(77)))
+        await wait_for(lambda: len(host.asked) == len(hung) + 1)
+        for task in [*hung, others]:
+            task.cancel()
+        await asyncio.gather(*hung, others, return_exceptions=True)
+        assert loader.held_bytes == 0
+        host.reply = says(200, JPEG)
+        await fetched(at.tenant)
+        await gateways.aclose()
+
+
+async def test_what_comes_when_there_is_no_more_room_is_given_up(database: Urls) -> None:
+    async with shop(database) as at, a_host(says(200, JPEG + bytes(900))) as (_, content, fetching):
+        gateways = Gateways({}, send_timeout_seconds=5)
+        loader = Files(at.database, gateways, fetching, clock=lambda: at.now, in_flight_bytes=2_500)
+        async with loader.loaded(at.tenant, None, content):
+            with pytest.raises(NoRoom):
+                async with loader.loaded(TenantId(77), None, content):
+                    pass
+        assert loader.held_bytes == 0
+        await gateways.aclose()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """From an ask to the customer's phone: every kind, on every engine; and what cannot leave says why."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from databases import Database as Urls
+from integration.test_media import a_host
 from postoffice import PostOffice, post_office
+from scripted_gateway import hangs
 from unit.test_core_content import GOOD
 from wsm.core.content import (
     Content,
@@ -27,6 +30,7 @@ from wsm.core.content import (
 )
 from wsm.core.events import Origin
 from wsm.core.ids import BareId, ChatAddress, ChatId
+from wsm.gateway.fetch import Fetching
 from wsm.sandbox.waha import Engine
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.faults import Wrong
@@ -34,6 +38,7 @@ from wsm.store import media
 from wsm.streams.handover import Bell
 from wsm.streams.keys import Kind
 from wsm.wire.waha import send_command
+from wsm.worker.media import Files
 
 ANA = "5511900000001"
 CHAT = f"{ANA}@c.us"
@@ -49,6 +54,10 @@ SAID = [kind for kind, content in GOOD.items() if is_message(content)]
 async def ask(office: PostOffice, content: Content, chat: str = CHAT) -> None:
     office.clock()
     await office.at.asks_to_send(chat, content)
+
+
+async def this_machine(_host: str, _port: int) -> list[str]:
+    return ["127.0.0.1"]
 
 
 async def writes(office: PostOffice) -> BareId:
@@ -145,6 +154,25 @@ async def test_a_file_that_is_gone_ends_its_intent_and_nothing_else(database: Ur
         assert waiting.state in {"pending", "failed"}
         assert waiting.reason
         assert text.state == "sent"
+
+
+async def test_a_host_that_hangs_for_days_is_asked_ever_more_rarely(database: Urls) -> None:
+    async with post_office(database) as office, a_host(hangs) as (host, content, _):
+        fetching = Fetching(limit_bytes=9, seconds=0.05, resolve=this_machine, may_reach=lambda _: True)
+        office.deliveries._files = Files(
+            office.at.database, office.gateways, fetching, clock=office.clock, in_flight_bytes=99
+        )
+        await writes(office)
+        await ask(office, content)
+        waits = []
+        for _ in range(8):
+            await office.deliver()
+            [row] = await office.rows("select state, reason, not_before from outbox where kind = 'image'")
+            assert (row.state, row.reason) == ("pending", "media: not fetched in time")
+            waits.append(round((row.not_before - office.at.now).total_seconds()))
+            office.ahead += timedelta(seconds=waits[-1] + 1)
+        assert waits == [20, 40, 80, 160, 320, 600, 600, 600]
+        assert len(host.asked) == len(waits)
 
 
 async def test_what_the_engine_turns_out_not_to_have_is_a_reason_when_it_is_claimed(database: Urls) -> None:

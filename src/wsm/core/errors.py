@@ -14,7 +14,8 @@
         ├── StoreUnavailable     PostgreSQL is away, or a time-out ran out
         ├── GatewayUnavailable   the gateway was not reached, or its session is not working: nothing was sent
         │   └── ExitFailed       nothing was reached through the session's exit
-        ├── SourceUnavailable    a file that is to be sent cannot be fetched, or kept in memory, just now
+        ├── SourceUnavailable    a file that is to be sent cannot be fetched just now
+        │   └── NoRoom           nor kept in memory: others are, and nobody was asked for it
         ├── SessionBusy          another process moves this session
         └── OutcomeUnknown       the gateway may have done it: evidence decides, never a blind repeat
 
@@ -119,7 +120,11 @@ class ExitFailed(GatewayUnavailable):
 
 
 class SourceUnavailable(Unavailable):
-    """A file that is to be sent cannot be fetched, or there is no room for it, just now; nothing was sent."""
+    """A file that is to be sent cannot be fetched just now; nothing was sent."""
+
+
+class NoRoom(SourceUnavailable):
+    """There is no room in memory for one more file just now: it is other files that are in the way."""
 
 
 class SessionBusy(Unavailable):

@@ -20,6 +20,7 @@ from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
 
 LOOK_UP_AGAIN = timedelta(seconds=2)
 _AFTER_A_LOCK = timedelta(minutes=1)
+_FILE_DELAY, _LONGEST_FILE_DELAY = timedelta(seconds=20), timedelta(minutes=10)
 _DELAYS_SECONDS = (1, 2, 5, 10, 20, 30)
 _MENDING = 5
 _CANNOT_LOOK = frozenset({"no_such_call", "store_disabled"})
@@ -138,10 +139,14 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True):
-    """An intent that would be next, and needs a file at hand before it is claimed."""
+    """An intent that would be next, and needs a file at hand before it is claimed.
+
+    attempt  how often it was to be sent or its file to be fetched, with this time (1 …)
+    """
 
     id: int
     content: Content
+    attempt: int = 1
 
 
 class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +210,15 @@ def after_error(
 def delay(attempt: int) -> timedelta:
     """How long an intent waits after its n-th attempt (1 …) that certainly sent nothing."""
     return timedelta(seconds=_DELAYS_SECONDS[min(attempt, len(_DELAYS_SECONDS)) - 1])
+
+
+def delay_of_a_file(attempt: int) -> timedelta:
+    """How long an intent waits whose file could not be fetched for the n-th time (1 …).
+
+    Nothing else of its session leaves while somebody fetches, and a host that hangs takes half a minute: what
+    is tried for days must not be tried all the time.
+    """
+    return min(_FILE_DELAY * (1 << min(attempt - 1, 10)), _LONGEST_FILE_DELAY)
 
 
 def after_look_up(

@@ -11,7 +11,7 @@ it could grow. Raises
 
     BadInput, Refused   the URL or its answer is not to be had: the same would happen again
     TooLarge            over the limit
-    SourceUnavailable   not reached, too slow, or an answer that says so (429, 5xx)
+    SourceUnavailable   not reached, too slow, or an answer that says so (429, 5xx); no room for it
     ExitFailed          nothing is reached through the exit
 
 and no text of these repeats a URL.
@@ -48,6 +48,12 @@ _BROKEN = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutExcept
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a name."""
+Take = Callable[[int], None]
+"""Takes room for so many bytes. Raises NoRoom when there is none."""
+
+
+def _free(_bytes: int) -> None:
+    """Take what nobody counts."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -82,8 +88,12 @@ class Fetching:
         self._resolve = resolve or Resolver()
         self._may_reach = may_reach
 
-    async def fetch(self, url: str, *, way: Exit | None, tls: ssl.SSLContext) -> Fetched:
-        """Fetch a file. way: the exit that it is fetched through; None is a direct connection.
+    async def fetch(self, url: str, *, way: Exit | None, tls: ssl.SSLContext, take: Take = _free) -> Fetched:
+        """Fetch a file.
+
+        way   the exit that it is fetched through; None is a direct connection
+        take  asked for room for each part that comes, in bytes; what it raises ends the fetch. A host that
+              hangs has sent nothing, and takes no room
 
         Blocks for the time limit at most. Raises what the module's docstring says.
         """
@@ -91,7 +101,7 @@ class Fetching:
         try:
             async with asyncio.timeout(self._seconds):
                 for _ in range(REDIRECTS + 1):
-                    answer = await self._get(place, way, tls)
+                    answer = await self._get(place, way, tls, take)
                     if isinstance(answer, Fetched):
                         return answer
                     place = redirected(place, answer)
@@ -99,7 +109,7 @@ class Fetching:
             raise SourceUnavailable("media: not fetched in time") from exc
         raise Refused(f"media: more than {REDIRECTS} redirections")
 
-    async def _get(self, place: Place, way: Exit | None, tls: ssl.SSLContext) -> Fetched | str:
+    async def _get(self, place: Place, way: Exit | None, tls: ssl.SSLContext, take: Take) -> Fetched | str:
         """Ask once. Returns the file, or where it is said to be instead."""
         network = _Pinned(await self._address(place), way)
         url = httpcore.URL(
@@ -121,7 +131,7 @@ class Fetching:
                 httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=network) as pool,
                 pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as response,
             ):
-                return await self._read(place, response)
+                return await self._read(place, response, take)
         except _BROKEN as exc:
             raise SourceUnavailable(f"media: not reached: {type(exc).__name__}") from exc
 
@@ -143,7 +153,7 @@ class Fetching:
         except ValueError:
             return await self._resolve(place.host, place.port)
 
-    async def _read(self, place: Place, response: httpcore.Response) -> Fetched | str:
+    async def _read(self, place: Place, response: httpcore.Response, take: Take) -> Fetched | str:
         headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"]
@@ -155,9 +165,10 @@ class Fetching:
             raise TooLarge(self.limit_bytes)
         content = bytearray()
         async for part in response.aiter_stream():
-            content += part
-            if len(content) > self.limit_bytes:
+            if len(content) + len(part) > self.limit_bytes:
                 raise TooLarge(self.limit_bytes)
+            take(len(part))
+            content += part
         said = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         return Fetched(bytes(content), said or None, _filename(place))
 

@@ -15,7 +15,7 @@ from wsm.gateway import client, exits
 from wsm.gateway.answers import Found, SessionInfo
 from wsm.gateway.clients import Clients
 from wsm.gateway.config import EVENTS, SessionConfig, webhook_config
-from wsm.gateway.fetch import Fetched, Fetching
+from wsm.gateway.fetch import Fetched, Fetching, Take
 from wsm.gateway.server import Server
 from wsm.gateway.session import WahaSession
 
@@ -102,13 +102,13 @@ class Gateways:
         async with client.build_bare(exit_, tls=self._tls) as http:
             return await exits.look(http, self._pools[way.pool].check_url)
 
-    async def fetch(self, way: Way | None, url: str, fetching: Fetching) -> Fetched:
+    async def fetch(self, way: Way | None, url: str, fetching: Fetching, take: Take) -> Fetched:
         """Fetch a file for a session, through its exit; directly only where its policy is `direct` (None).
 
         Raises and blocks as `fetch.Fetching.fetch` does; GatewayUnavailable where settings know no such pool.
         """
         exit_ = None if way is None else self.exit_of(way)
-        return await fetching.fetch(url, way=exit_, tls=self._tls)
+        return await fetching.fetch(url, way=exit_, tls=self._tls, take=take)
 
     def _lend(
         self, server: ServerName, address: SessionAddress, way: Way | None

@@ -12,10 +12,20 @@ import msgspec
 
 from wsm.core.content import Target
 from wsm.core.engines import MEDIA, OwnId, takes_id
-from wsm.core.errors import Refused, WsmError
+from wsm.core.errors import NoRoom, Refused, SourceUnavailable, WsmError
 from wsm.core.exits import Way
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress, SessionName, TenantId
-from wsm.core.outbox import AGAIN, Claimed, Composing, Doubtful, IntentState, Loading, Lock, Outcome
+from wsm.core.outbox import (
+    AGAIN,
+    Claimed,
+    Composing,
+    Doubtful,
+    IntentState,
+    Loading,
+    Lock,
+    Outcome,
+    delay_of_a_file,
+)
 from wsm.store import history, paces
 from wsm.store.database import Database, Transaction
 from wsm.store.lane import locked
@@ -26,6 +36,9 @@ _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
 """When the clock rings again for an intent whose bell was never finished, should everything else fail."""
 _HELD = timedelta(seconds=10)
 """How long a session that may not act is left alone: its way out is not confirmed, or its number."""
+
+_FILE_OF_OTHERS = timedelta(seconds=20)
+"""How long an intent waits for its file where it is not the file's host that is away."""
 
 _REFUSED_AT_ONCE = 50
 _EXPIRED_AT_ONCE = 1_000
@@ -264,16 +277,18 @@ async def settle(
 
 
 async def set_aside(
-    database: Database, session: Session, intent: int, error: WsmError, until: datetime, now: datetime
+    database: Database, session: Session, first: Loading, error: WsmError, now: datetime
 ) -> None:
-    """Put an intent off that could not be made ready, or end it where trying again would not help."""
+    """Put an intent off whose file is not at hand, or end it where trying again would not help."""
     async with locked(database, session[1].tenant, now) as transaction:
         if isinstance(error, Refused):
             transaction.later(
-                "refuse_intent", id=intent, state=IntentState.FAILED, reason=str(error), why="not_ready"
+                "refuse_intent", id=first.id, state=IntentState.FAILED, reason=str(error), why="not_ready"
             )
-        else:
-            transaction.later("put_off", id=intent, until=until, reason=str(error))
+            return
+        its_own = isinstance(error, SourceUnavailable) and not isinstance(error, NoRoom)
+        until = now + (delay_of_a_file(first.attempt) if its_own else _FILE_OF_OTHERS)
+        transaction.later("set_aside", id=first.id, until=until, reason=str(error), tried=int(its_own))
 
 
 async def freeze(

@@ -141,7 +141,7 @@ def _chosen(
         transaction.later("type_intent", id=row.id, session=row.session, until=until)
         return Composing(address=address, chat=ChatId(row.chat_id), seen=row.heard_at is not None)
     if next_.content is not None and needs_media(next_.content) is not None and row.id != loaded:
-        return Loading(id=row.id, content=next_.content)
+        return Loading(id=row.id, content=next_.content, attempt=row.attempts + 1)
     after = after_claim(pace, numbers, head, now, pacing.chance())
     counted = {"budget": head.budget, "picked": int(not head.typed), **msgspec.structs.asdict(after)}
     return Next(row, next_.saying, next_.content, counted, head.typed)

@@ -42,7 +42,6 @@ log = logger("worker")
 MESSAGES_PER_BELL = 50
 """After so many messages of one session the others get their turn: the bell goes to the tail."""
 
-_LOADING = 5
 _COURTESY_SECONDS = 2.0
 """How long the signs of reading and typing may take."""
 
@@ -196,8 +195,7 @@ class Deliveries:
             except StoreUnavailable:
                 raise
             except WsmError as exc:
-                now = self._clock()
-                await outbox.set_aside(self._database, session, first.id, exc, now + delay(_LOADING), now)
+                await outbox.set_aside(self._database, session, first, exc, self._clock())
                 return None
             asked_at = self._monotonic()
             found = await self._claim(bell, session, first.id)

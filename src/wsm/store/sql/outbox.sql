@@ -215,6 +215,10 @@ on conflict (tenant_id, session_id) do update set picks = pace.picks + 1
 -- name: put_off
 update outbox set not_before = %(until)s, reason = %(reason)s where id = %(id)s and state = 'pending'
 
+-- name: set_aside
+update outbox set not_before = %(until)s, reason = %(reason)s, attempts = attempts + %(tried)s
+where id = %(id)s and state = 'pending'
+
 -- name: rest
 -- Nothing more can be done for a session now: the next moment is that of its pace, or when something of it comes due;
 -- an hour at most, so that what expires meanwhile is told.
