@@ -246,7 +246,6 @@ async def of_agents(room: Room) -> None:
         (("line", "show", SHOP, "--queue", "two"), "urgent"),
         (("agent", "next", SHOP, "lia"), f"serves    {PHONES[0]}"),
         (("agent", "offline", SHOP, "lia"), "done"),
-        (("line", "tend", SHOP), "done"),
         (("line", "show", SHOP), "by lia"),
         (("agent", "close", *chat), "asked to close"),
     ):

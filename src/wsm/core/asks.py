@@ -1,4 +1,4 @@
-"""What people and timers ask of the line, and what follows from it.
+"""What people ask of the line, and what follows from it.
 
 An ask is a value that travels in a command and enters at the front door like everything else. Whoever asks
 for what is not possible now (an agent without room, a ticket that nobody serves) is refused: the audit says
@@ -28,8 +28,7 @@ class Verb(StrEnum):
     leave   the customer does not want to wait any more
     next    the first who waits, for `agent`
     online, offline  `agent` comes, or goes
-    tend    what has become due
-    hours_ended  of `queue`
+    tend    what has become due, and whoever may be called now: a queue has changed
     """
 
     GIVE = "give"
@@ -41,7 +40,6 @@ class Verb(StrEnum):
     ONLINE = "online"
     OFFLINE = "offline"
     TEND = "tend"
-    HOURS_ENDED = "hours_ended"
 
 
 class _What(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True,
@@ -60,7 +58,7 @@ class Ask(_What, frozen=True, kw_only=True):
     @property
     def is_lasting(self) -> bool:
         """Whether it may concern more tickets than one look shows."""
-        return self.verb in {Verb.TEND, Verb.HOURS_ENDED}
+        return self.verb is Verb.TEND
 
 
 class SetAgent(_What, frozen=True, kw_only=True):
@@ -90,8 +88,6 @@ def follow(ask: Ask, by: str, conversation: ConversationId | None, line: Line) -
             return line.present(ask.agent, online=ask.verb is Verb.ONLINE)
         case Verb.TEND:
             return line.tended()
-        case Verb.HOURS_ENDED:
-            return line.hours_ended(ask.queue)
     return [] if conversation is None else _of_chat(ask, by, conversation, line)
 
 

@@ -44,7 +44,7 @@ class Counter:
         self._settings = settings
 
     def add_line(self, commands: "Commands") -> None:
-        """Add `line show|close|tend` and `history`."""
+        """Add `line show|close` and `history`."""
         verbs = _group(commands, "line", "the line of a tenant")
         show = self._verb(verbs, "show", _show, "who is served and who waits, and messages that were left")
         show.add_argument("--queue", help="of this queue alone")
@@ -52,9 +52,6 @@ class Counter:
         show.add_argument("--many", type=int, default=50, help="how many places of each queue")
         close = self._verb(verbs, "close", _close, "close a chat's ticket; the next customer is called")
         _name_chat(close)
-        self._verb(
-            verbs, "tend", _tend, "do what is due: long waits, agents who are gone, who never came back"
-        )
         _name_chat(self._verb(commands, "history", _history, "everything that was said in a chat"))
 
     def add_queue(self, commands: "Commands") -> "Commands":
@@ -154,10 +151,6 @@ async def _close(arguments: argparse.Namespace, settings: Settings) -> None:
     address, _ = await _chat(arguments, settings)
     await _offer(settings, _session(address), close_command(address, id=uuid.uuid4().hex, by=_by(arguments)))
     print(f"asked to close {address.chat}")
-
-
-async def _tend(arguments: argparse.Namespace, settings: Settings) -> None:
-    await _ask(settings, await _any_session(arguments.tenant, settings), Ask(verb=Verb.TEND), by="cli")
 
 
 async def _history(arguments: argparse.Namespace, settings: Settings) -> None:
