@@ -199,17 +199,23 @@ async def test_a_target_is_named_in_full_and_an_id_that_is_taken_is_not_used_twi
         assert len({each.reserved_id for each in intents[1:]}) == 5
 
 
-@pytest.mark.parametrize("first", ["answer", "echo"])
-async def test_the_history_says_who_spoke_whichever_evidence_came_first(database: Urls, first: str) -> None:
-    async with post_office(database) as office:
+@pytest.mark.parametrize(
+    ("engine", "first"),
+    [(Engine.GOWS, "answer"), (Engine.GOWS, "echo"), (Engine.WEBJS, "answer"), (Engine.WEBJS, "echo")],
+)
+async def test_the_history_says_who_spoke_whichever_evidence_came_first(
+    database: Urls, engine: Engine, first: str
+) -> None:
+    async with post_office(database, engine=engine) as office:
         await office.write(ANA)
         await office.deliver()
         for send_class in (SendClass.BOT, SendClass.AGENT):  # where a person has spoken the bot is silent
             await office.at.asks_to_send(CHAT, Text(text=send_class), send_class=send_class)
             if first == "echo":
-                claimed = await office.must_claim()
-                await office.echo(claimed)
-                await office.sent(claimed)
+                claimed = await office.must_claim(own_ids=engine is Engine.GOWS)
+                id_ = claimed.reserved_id or BareId(f"3EB0{send_class.encode().hex().upper()}")
+                await office.echo(claimed, id_)
+                await office.sent(claimed, id_)
             else:
                 await office.deliver()
         rows = await office.rows("select author, body from messages where from_me order by id")

@@ -88,28 +88,27 @@ class Evidence:
     def __init__(self, transaction: Transaction, rows: Sequence[Any]) -> None:
         self._transaction = transaction
         self._open = [row for row in rows if row.state != IntentState.SENT]
-        self.own_ids = frozenset(BareId(row.reserved_id) for row in rows if row.reserved_id is not None)
-        """Which of the ids wsm itself has reserved or sent."""
-        self.agents_ids = frozenset(
-            BareId(row.reserved_id)
-            for row in rows
-            if row.reserved_id is not None and row.intent == SendClass.AGENT
-        )
-        """Which of those are an agent's words."""
+        self._authors = {BareId(row.reserved_id): _author(row) for row in rows if row.reserved_id is not None}
 
-    def echoes(self, said: Iterable[tuple[int, Conversation | None, MessageReceived]]) -> frozenset[BareId]:
-        """Return which own messages (by session and conversation) are what wsm itself is sending just now,
-        where the engine takes no ids: their echoes came before the answers."""
-        sending = {
-            (row.session_id, row.conversation_id, row.body)
-            for row in self._open
-            if row.reserved_id is None and row.state in _DOUBTFUL
-        }
-        return frozenset(
-            event.id
+    def authors(
+        self, said: Iterable[tuple[int, Conversation | None, MessageReceived]]
+    ) -> Mapping[BareId, str]:
+        """Tell who speaks in which of the messages that wsm itself has sent, or is sending: agent or bot.
+
+        By their ids; and own messages (`said`, by session and conversation) by their words, where the engine
+        takes no ids and the echo came before the answer.
+        """
+        sending: dict[tuple[int, int, str, str], str] = {}
+        for row in self._open:
+            if row.reserved_id is None and row.state in _DOUBTFUL:
+                words = (row.session_id, row.conversation_id, heard_as(row.kind), row.body)
+                sending.setdefault(words, _author(row))
+        heard = {
+            event.id: sending.get((session, chat.id, event.kind, clean(event.body)))
             for session, chat, event in said
-            if chat is not None and (session, chat.id, clean(event.body)) in sending
-        )
+            if chat is not None
+        }
+        return {id_: who for id_, who in heard.items() if who is not None} | self._authors
 
     def by_id(self, session: int, bare_id: BareId) -> bool:
         """Settle the intent that reserved `bare_id`, if one did: it has left, whatever was believed."""
@@ -141,6 +140,10 @@ class Evidence:
         self._open = [row for row in self._open if row.id != found[0].id]
         record_sent(self._transaction, found[0].id, bare_id)
         return True
+
+
+def _author(row: Any) -> str:
+    return "agent" if row.intent == SendClass.AGENT else "bot"
 
 
 def record_sent(transaction: Transaction, intent: int, bare_id: BareId) -> None:

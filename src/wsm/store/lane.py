@@ -253,16 +253,16 @@ class Lane:
         """Return the line as it is after what was performed."""
         return await self._tickets.again(self._entrances)
 
-    async def known(self, sends: Sequence[SendAsked], chats: Chats) -> Known:
-        """Find what has to be known of what is sent, or asked to be sent."""
+    async def known(self, sends: Sequence[SendAsked], chats: Chats, authors: Mapping[BareId, str]) -> Known:
+        """Find what has to be known of what is sent, or asked to be sent; authors as below."""
         targets = await intents.targets(self._transaction, sends, chats)
-        return Known(self._engines, targets, self._evidence.agents_ids)
+        return Known(self._engines, targets, frozenset(id_ for id_ in authors if authors[id_] == "agent"))
 
-    def own_ids(self, events: Iterable[Event], chats: Chats) -> frozenset[BareId]:
-        """Return which of the ids of own messages and acks wsm itself has reserved, sent, or is sending."""
-        own = [event for event in events if isinstance(event, MessageReceived) and event.from_me]
+    def authors(self, events: Iterable[Event], chats: Chats) -> Mapping[BareId, str]:
+        """Tell who speaks in which own messages that wsm itself has reserved ids for, sent, or is sending."""
+        own = (event for event in events if isinstance(event, MessageReceived) and event.from_me)
         said = ((self._session(each.session), chats.get((each.session, each.chat)), each) for each in own)
-        return self._evidence.own_ids | self._evidence.echoes(said)
+        return self._evidence.authors(said)
 
     async def perform(self, steps: Sequence[Step], chats: Chats, line: Line) -> None:
         """Write what was decided, in its order, and where the line is now."""

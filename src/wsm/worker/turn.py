@@ -228,13 +228,14 @@ class Turns:
         said = [event for event in sends if is_message(event.content)]
         chats = await lane.chats(events, {event.chat: chat_kind(event.chat) for event in (*written, *said)})
         await lane.set(asked)
-        line, known = lane.line(), await lane.known(sends, chats)
+        authors = lane.authors(written, chats)
+        line, known = lane.line(), await lane.known(sends, chats, authors)
         answer_since_ms = milliseconds(now - self._answer_within)
         steps = decide(
             events,
             chats,
             line,
-            lane.own_ids(written, chats),
+            frozenset(authors),
             answer_since_ms=answer_since_ms,
             known=known,
             bot=lane.bot,
