@@ -287,6 +287,7 @@ async def _reconciler(
 ) -> AsyncIterator["Reconciler"]:
     """Open what looks after sessions, beside a clock."""
     from wsm.control.catchup import CatchUp  # noqa: PLC0415
+    from wsm.control.hidden_ids import HiddenIds  # noqa: PLC0415
     from wsm.control.looks import Looks  # noqa: PLC0415
     from wsm.control.reconciler import Reconciler  # noqa: PLC0415
     from wsm.control.watchdog import Watchdog  # noqa: PLC0415
@@ -306,6 +307,7 @@ async def _reconciler(
                 moves,
                 catch_up,
                 Watchdog(app),
+                HiddenIds(app, mailboxes.accept, now=utc_now),
                 now=utc_now,
                 settled_after=timedelta(seconds=settings.catch_up_after_seconds),
             ),

@@ -68,6 +68,11 @@ CAUGHT_UP = Counter(
     "Messages fetched for sessions that came back, by what became of them: known, entered.",
     ["result"],
 )
+HIDDEN_IDS = Counter(
+    "wsm_hidden_ids",
+    "People whose missing id a gateway was asked for, by whether it knew it: learned, unknown.",
+    ["result"],
+)
 
 SWEEPS = Counter("wsm_sweep_findings", "What SWEEP repaired, by finding.", ["finding"])
 CLOCK_LEADER = Gauge("wsm_clock_leader", "1 in the clock that leads, 0 in those that stand by.")
@@ -110,7 +115,7 @@ SESSION_REPAIRS = Counter(
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE,
-    TIMERS, SENDS, SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
+    TIMERS, SENDS, SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP, HIDDEN_IDS,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED, TIMERS_DUE, TIMERS_AGE,
     OUTBOX_DUE, OUTBOX_AGE, OUTBOX_WAITING, FROZEN, DIRECTORY_SESSIONS, SESSIONS,

@@ -1,6 +1,7 @@
 """Sessions that are looked after: brought back, told of, left alone; by one at a time."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from wahastage import FAST
 from waiting import wait_for
 from wsm.bootstrap import opened
 from wsm.control.catchup import CatchUp
+from wsm.control.hidden_ids import HiddenIds
 from wsm.control.looks import Looks
 from wsm.control.moves import Keys, Moves, Place, place_of
 from wsm.control.ownership import owned
@@ -145,6 +147,7 @@ async def world(
             its,
             catch_up,
             Watchdog(app),
+            HiddenIds(app, heard.take, now=lambda: at.now()),  # noqa: PLW0108
             now=lambda: at.now(),  # noqa: PLW0108
             settled_after=timedelta(seconds=30),
         )
@@ -178,6 +181,24 @@ async def test_what_works_is_left_alone_and_its_number_is_learned(database: Urls
         before = list(at.behind.waha.session(address.session).statuses)
         await at.rounds(5, seconds=600)
         assert list(at.behind.waha.session(address.session).statuses) == before
+
+
+async def test_a_session_that_works_is_asked_for_whom_it_knows_by_one_id_alone(database: Urls) -> None:
+    async with world(database) as at:
+        await at.working()
+        async with at.app.transaction(ANN, at.now()) as transaction:
+            chat = {"session": (await at.row()).id, "chat": "95511960000001@lid", "kind": "direct"}
+            values = {"name": None, "aliases": [chat["chat"]], "chats": json.dumps([chat])}
+            await transaction.rows("add_contact", **values)
+
+        async def asked() -> bool:
+            async with at.app.transaction(ANN, at.now()) as transaction:
+                return not await transaction.rows("ids_to_ask", session=chat["session"], limit=1)
+
+        assert not await asked()
+        await at.rounds(2, seconds=600)
+
+        await wait_for(asked)
 
 
 @pytest.mark.parametrize("route", ["private", "public"])

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from wsm.control.catchup import CatchUp
+from wsm.control.hidden_ids import HiddenIds
 from wsm.control.moves import Moves, Place
 from wsm.control.watchdog import Watchdog
 from wsm.core.errors import ExitFailed, GatewayRefused, GatewayUnavailable
@@ -48,6 +49,7 @@ class Looks:
         moves: Moves,
         catch_up: CatchUp,
         watchdog: Watchdog,
+        hidden_ids: HiddenIds,
         *,
         now: Callable[[], datetime],
         settled_after: timedelta,
@@ -56,13 +58,15 @@ class Looks:
         self._moves = moves
         self._catch_up = catch_up
         self._watchdog = watchdog
+        self._hidden_ids = hidden_ids
         self._now = now
         self._settled_after = settled_after
         self._catching_up = asyncio.Semaphore(_CATCH_UPS_AT_ONCE)
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Forget what was found out: another process looks from now on."""
         self._watchdog.forget()
+        await self._hidden_ids.forget()
 
     async def look(self, place: Place, row: Any) -> tuple[Watched, WahaSession | None]:
         """Ask a session's gateway how it is, and keep what is new; return that, and with what was asked.
@@ -103,6 +107,8 @@ class Looks:
     async def listen(self, place: Place, row: Any, its: Watched, gateway: WahaSession | None) -> Watched:
         """Fetch what a session that works has missed, once for each return, and find out if it is mute.
 
+        Beside that one that is as it should be begins to be asked whom it knows (`HiddenIds`).
+
         its, gateway  what `look` has just returned; the former is returned with what is found out
 
         Blocks as `CatchUp.fetch` does.
@@ -121,6 +127,8 @@ class Looks:
             since_ms=row.since_ms,
             now=self._now(),
         )
+        if not (mute or its.differs or its.exit_in_trouble):
+            self._hidden_ids.begin(gateway, server=place.server, session=row.id, heard_ms=row.heard_ms)
         return msgspec.structs.replace(its, mute=mute)
 
     async def _exit(self, place: Place) -> Lease | None:

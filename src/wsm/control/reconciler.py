@@ -136,7 +136,7 @@ class Reconciler:
         for known in (self._busy, self._look_at, self._last, self._servers, self._said):
             known.clear()
         self._away.clear()
-        self._looks.forget()
+        await self._looks.forget()
         _show([])
 
     async def _attend(self, row: Any) -> None:

@@ -5,6 +5,7 @@
     sending  what it is asked for each kind of thing that can be sent
     fetch    files from URLs that somebody gave us, through a session's exit
     history  what a gateway keeps of a session's chats, page by page
+    lids     which phone is behind a hidden id
     login    what a session asks for that is to be paired: codes and passkeys
     config   the configuration that a session is created with
     environment  what a server was started with, as far as it matters: no call of a session's

@@ -133,6 +133,17 @@ def person(answer: object) -> ChatId | None:
     return chat_id(_table(answer).get("chatId")) if _table(answer).get("numberExists") is True else None
 
 
+def hidden_pair(answer: object) -> tuple[ChatId | None, ChatId | None] | None:
+    """Read a hidden id and the phone's chat id behind it; None stands for the one that is not known.
+
+    None altogether for an answer that names neither: whoever asked named one.
+    """
+    lid, phone = chat_id(_table(answer).get("lid")), chat_id(_table(answer).get("pn"))
+    lid = lid if lid and lid.endswith("@lid") else None
+    phone = phone if phone and phone.endswith("@c.us") else None
+    return None if lid is phone is None else (lid, phone)
+
+
 def config_of(answer: object) -> object:
     """Find a session's configuration, verbatim: there are secrets in it, and it belongs in no log."""
     return _table(answer).get("config")

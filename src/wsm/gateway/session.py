@@ -20,6 +20,7 @@ from wsm.gateway import answers, sending
 from wsm.gateway.answers import Found, SessionInfo
 from wsm.gateway.config import SessionConfig
 from wsm.gateway.history import History
+from wsm.gateway.lids import Lids
 from wsm.gateway.login import Login
 from wsm.gateway.server import Answer, Call, Server, Transient
 
@@ -35,6 +36,8 @@ class WahaSession:
     """One session of one tenant, through its own client, which is lent for each call.
 
     history  what the gateway keeps of its chats
+    login    how it is paired
+    lids     which phone is behind a hidden id
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class WahaSession:
         self._name = quote(address.session, safe="")
         self.history = History(f"/api/{self._name}/chats", self._look)
         self.login = Login(f"/api/{self._name}/auth", self._look, self._log_in)
+        self.lids = Lids(f"/api/{self._name}/lids", self._look)
 
     async def new_message_id(self) -> BareId | None:
         """Reserve a bare id for a message to send; None where the engine (501) or an old WAHA has none.

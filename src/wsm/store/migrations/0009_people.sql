@@ -11,8 +11,7 @@ create unique index conversations_one on conversations (tenant_id, session_id, c
 create index conversations_merged on conversations (tenant_id, merged_into) where merged_into is not null;
 create index contacts_merged on contacts (tenant_id, merged_into) where merged_into is not null;
 
--- asked_at: when a gateway was last asked which other id belongs to this one.
-alter table contact_aliases add column asked_at timestamptz;
+-- All the ids of one.
 create index contact_aliases_of on contact_aliases (tenant_id, contact_id);
 
 -- What never left is found by its conversation, too.
