@@ -11,7 +11,7 @@ import msgspec
 
 from wsm.sandbox.waha import ids, protos
 from wsm.sandbox.waha.faults import AckError
-from wsm.sandbox.waha.state import Account, Engine, Message, Passkey, Session, Status, World, now_ms
+from wsm.sandbox.waha.state import Account, Engine, Message, Passkey, Session, Status, World
 
 ACK_NAMES: Final = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
 _STATUS_HAS_DATA_SINCE: Final = (2026, 7)
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 def envelope(world: World, session: Session, event: str, payload: Json, *, event_id: str) -> Json:
     """Wrap a payload as every webhook is wrapped. Keys without a value are missing, as in WAHA."""
-    wrapped: Json = {"id": event_id, "timestamp": now_ms(), "event": event, "session": session.name}
+    wrapped: Json = {"id": event_id, "timestamp": world.now_ms(), "event": event, "session": session.name}
     if metadata := session.setting("metadata"):
         wrapped["metadata"] = metadata
     if session.account:

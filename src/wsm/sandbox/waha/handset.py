@@ -14,7 +14,7 @@ from wsm.sandbox.waha import bodies, ids, network
 from wsm.sandbox.waha.contents import Content, Media
 from wsm.sandbox.waha.faults import AckError, Fault
 from wsm.sandbox.waha.phones import Act, Received, Signal
-from wsm.sandbox.waha.state import Acted, Arrived, Engine, Message, Session, Stored, World, now_ms
+from wsm.sandbox.waha.state import Acted, Arrived, Engine, Message, Session, Stored, World
 from wsm.sandbox.waha.webhooks import Courier
 
 _DOWNLOAD_SECONDS: Final = 2.0
@@ -74,7 +74,7 @@ class Handset:
             from_me=False,
             source="app",
             body=said.text,
-            timestamp=(said.sent_at_ms or now_ms()) // 1000,
+            timestamp=(said.sent_at_ms or self._world.now_ms()) // 1000,
             ack=2,
             participant=author if said.group else None,
             push_name=said.push_name,
@@ -109,7 +109,7 @@ class Handset:
             from_me=True,
             source=source,
             body=text,
-            timestamp=now_ms() // 1000,
+            timestamp=self._world.now_ms() // 1000,
             ack=1 if self._world.engine is Engine.GOWS else 0,
             participant=ids.phone_chat(account.phone) if chat.endswith("@g.us") else None,
             push_name=account.push_name,
@@ -163,7 +163,7 @@ class Handset:
             from_me=from_me,
             source=source,
             body=text,
-            timestamp=now_ms() // 1000,
+            timestamp=self._world.now_ms() // 1000,
             content=Content(),
             reply_to=None,
         )
@@ -187,7 +187,7 @@ class Handset:
 
         named  the messages that it read, if the call named them
         """
-        self._world.phone(ids.owner(chat)).see(Signal(session.name, kind, now_ms(), named or []))
+        self._world.phone(ids.owner(chat)).see(Signal(session.name, kind, self._world.now_ms(), named or []))
 
     def catch_up(self, session: Session) -> None:
         """Let everything arrive that WhatsApp held while the session did not hear."""
@@ -265,7 +265,7 @@ class Handset:
             id=message.id,
             text=message.body,
             source=message.source,
-            at_ms=now_ms(),
+            at_ms=self._world.now_ms(),
             reply_to=message.reply_to,
             kind=content.kind,
             media=content.media,
@@ -283,7 +283,7 @@ class Handset:
 
     def _act(self, session: Session, kind: str, act: Message, target: Message) -> None:
         """Let the customer see what the session did to a message."""
-        seen = Act(session.name, kind, act.id, target.id, act.body, now_ms())
+        seen = Act(session.name, kind, act.id, target.id, act.body, self._world.now_ms())
         self._world.learn(Acted(ids.owner(act.chat), seen))
         if session.line and act.source == "api":
             session.line.say(act.id)

@@ -42,7 +42,6 @@ from wsm.sandbox.waha.state import (
     StatusPoint,
     Timelock,
     World,
-    now_ms,
     usual_phone,
 )
 from wsm.sandbox.waha.webhooks import Courier
@@ -192,7 +191,7 @@ class Lifecycle:
 
     def _enter(self, session: Session, status: Status) -> None:
         session.status = status
-        session.statuses = [*session.statuses, StatusPoint(status, now_ms())][-_STATUSES_SHOWN:]
+        session.statuses = [*session.statuses, StatusPoint(status, self._world.now_ms())][-_STATUSES_SHOWN:]
         self._courier.emit(session, "session.status", bodies.session_status(self._world, session))
 
     def _work(self, session: Session, account: Account) -> None:

@@ -15,7 +15,7 @@ from wsm.sandbox.waha import asgi, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
 from wsm.sandbox.waha.faults import Queries
 from wsm.sandbox.waha.handset import Handset
-from wsm.sandbox.waha.state import Engine, EngineError, Session, Status, World, now_ms
+from wsm.sandbox.waha.state import Engine, EngineError, Session, Status, World
 
 _EXISTS_SECONDS = 5.0
 _STATUS_SECONDS = 10.0
@@ -91,7 +91,8 @@ class Rest:
     async def _status(self, _request: Request) -> Answer:
         started = self._world.started_at_ms
         worker = {"id": self._world.worker_id}
-        return asgi.json({"startTimestamp": started, "uptime": now_ms() - started, "worker": worker})
+        uptime = self._world.now_ms() - started
+        return asgi.json({"startTimestamp": started, "uptime": uptime, "worker": worker})
 
     async def _started_with(self, _request: Request) -> Answer:
         return asgi.json(dict(self._environ))

@@ -52,6 +52,7 @@ class WahaSandbox:
     state_file       where credentials, messages and inboxes outlive the process; without one they do not
     whatsapp         the address of a `sandbox.whatsapp.WhatsApp`, to which every running session keeps a
                      connection on its own way; without one there is no such connection
+    now_ms           what its clock says: milliseconds since 1970
     callers          from which addresses `/api` was asked, in that order: the last 100,000
 
     Use it as an async context manager, or `start` and `stop` it; one that was stopped can be started again on
@@ -72,6 +73,7 @@ class WahaSandbox:
         environ: Mapping[str, str] | None = None,
         state_file: Path | None = None,
         whatsapp: tuple[str, int] | None = None,
+        now_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.callers: deque[str] = deque(maxlen=_CALLERS)
         self.world = World(
@@ -81,6 +83,7 @@ class WahaSandbox:
             tempo=tempo or Tempo(),
             auto_scan=auto_scan,
             whatsapp=whatsapp,
+            now_ms=now_ms,
         )
         self.courier = Courier(self.world, global_webhooks)
         handset = Handset(self.world, self.courier)
@@ -113,7 +116,7 @@ class WahaSandbox:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
-        self.world.started_at_ms = now_ms()
+        self.world.started_at_ms = self.world.now_ms()
         self.world.base_url = await self._listener.open()
         self.courier.open()
         if self._state_file:
@@ -139,7 +142,7 @@ class WahaSandbox:
         await self.world.chores.cancel()
         self.courier.lose()
         self.lifecycle.lose()
-        self.world.started_at_ms = now_ms()
+        self.world.started_at_ms = self.world.now_ms()
 
     def refuse(self, seconds: float) -> None:
         """Refuse connections and break the open ones for a time, beginning after the answer to this."""

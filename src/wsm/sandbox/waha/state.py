@@ -272,6 +272,7 @@ class World:
     """Everything there is. `base_url` is known once the listener is open.
 
     journal   is told of all that stands outside of WAHA's memory, before it is said to anybody
+    now_ms    the clock that everything happens by
     whatsapp  where sessions connect to; None: they are connected as soon as they want to be
     media_ids whether media are sent under a chosen id, which no version promises and newer ones of GOWS and
               NOWEB do
@@ -286,7 +287,9 @@ class World:
         tempo: Tempo,
         auto_scan: bool,
         whatsapp: tuple[str, int] | None = None,
+        now_ms: Callable[[], int],
     ) -> None:
+        self.now_ms = now_ms
         self.engine = engine
         self.version = version
         self.api_key = api_key

@@ -5,7 +5,7 @@ import httpx
 from wsm.core.errors import BadInput
 from wsm.sandbox.waha import asgi, asks, bodies, ids
 from wsm.sandbox.waha.asgi import Answer, Request, Route
-from wsm.sandbox.waha.state import Message, Session, World, now_ms
+from wsm.sandbox.waha.state import Message, Session, World
 from wsm.sandbox.waha.webhooks import EVENTS, Courier
 from wsm.wire.signature import sign
 
@@ -53,7 +53,7 @@ class HookSteering:
             from_me=False,
             source="app",
             body=text,
-            timestamp=now_ms() // 1000,
+            timestamp=self._world.now_ms() // 1000,
             ack=2,
         )
         payload = bodies.message(self._world, session, said)

@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from wsm.sandbox.waha import asgi, bodies, ids
-from wsm.sandbox.waha.state import Session, World, now_ms
+from wsm.sandbox.waha.state import Session, World
 from wsm.wire.signature import sign
 
 EVENTS: Final = frozenset({
@@ -164,7 +164,7 @@ class Courier:
         self, session: Session, events: Sequence[str], payload: bodies.Json, *, copies: int = 1
     ) -> None:
         """Tell of one thing under several names: one id for all of them, but in the browser engines."""
-        session.activity_ms = now_ms()
+        session.activity_ms = self._world.now_ms()
         shared = ids.event_id()
         for event in events:
             own = ids.event_id() if self._world.engine.in_browser else shared
