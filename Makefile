@@ -31,7 +31,10 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --extra 
 
 VENV_PYTHON := .venv/bin/python -X utf8
 
-.PHONY: help install install-bench run test chaos failover fuzz killpoints drill bench check lock
+CUSTOMERS ?= 2000
+HOURS ?= 8
+
+.PHONY: help install install-bench run test chaos failover fuzz killpoints drill day bench check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
@@ -41,6 +44,7 @@ help:
 	@echo 'make killpoints [ENGINE=WEBJS]  every process dies at every point of the way, and nothing is lost'
 	@echo 'make failover           partition, death and promotion of Redis, and what was accepted and lost'
 	@echo 'make drill [SESSIONS=…]  WAHA and all of wsm are killed at once, and every session works again'
+	@echo 'make day [CUSTOMERS=…]  eight hours of three shops by a fake clock, and what everybody was told'
 	@echo 'make fuzz [INPUTS=…]    bad input of every kind, and what became of the process'
 	@echo 'make bench [ONLY=…]     wsm against its peers: rates, costs, latencies; under 45 minutes'
 	@echo 'make check              ruff, mypy, import-linter'
@@ -78,6 +82,10 @@ killpoints: install
 # Two minutes. WAHA and all of wsm are killed at once; every session works again by itself.
 drill: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.drill --sessions $(SESSIONS)
+
+# Minutes. The day's 8 hours are as long as what happens in them; SEED=… HOURS=… CUSTOMERS=… for another one.
+day: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m day --seed $(SEED) --customers $(CUSTOMERS) --hours $(HOURS)
 
 # A million inputs and 20,000 connections by default: some minutes. A fault is told with what shows it again.
 fuzz: install
