@@ -9,6 +9,8 @@ from wsm.core.asks import Ask, SetAgent, Verb
 from wsm.core.hours import DAYS, Hours
 from wsm.core.notices import Manners, Policy
 from wsm.core.templates import minutes_range, render
+from wsm.store import fleet, tickets
+from wsm.worker import turn
 
 TURN = "Chegou a sua vez! Você está sendo atendido agora."
 
@@ -229,6 +231,79 @@ async def test_at_closing_time_who_waits_is_asked_to_come_again_where_places_are
         await room.later(9 * 60 + 5, step=300)
         assert room.said_to(BIA) == [text("closing", next_open="na segunda-feira às 9h")]
         assert await at.line() == [(ANA, None)]
+
+
+async def test_however_many_wait_at_closing_time_all_are_sent_away(
+    database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "_LOOK_FAR", 1)
+    monkeypatch.setattr(turn, "_LOOKS", 2)
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(OFFICE, Policy(silence=0))
+        await fleet.set_queue(at.system, at.tenant, "default", keeps=False)
+        await room.write(*(f"551190001{n:04}" for n in range(12)))
+        at.later(9 * 3600 + 60)
+        assert await room.ring() > 0
+        assert len(await at.line()) > 1, "more than one turn takes"
+        for _ in range(5):
+            at.later(1)
+            await room.ring()
+        assert await at.line() == [("5511900010000", None)]
+        assert (await room.timers()).count("hours") == 1
+        [opens] = await room.rows("select due_at from timers where kind = 'hours'")
+        assert opens.due_at.isoformat() == "2026-11-23T12:00:00+00:00"
+
+
+async def test_a_queue_that_is_closed_for_months_opens_all_the_same(database: Urls) -> None:
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(Hours(holidays={"2027-03-01": ("09:00-18:00",)}), Policy(silence=0))
+        await room.ring()
+        await room.write(ANA)
+        assert await at.line() == [(ANA, 1)]
+        for _ in range(101):
+            at.later(86_400)
+            await room.ring()
+        assert await at.line() == [(ANA, None)]
+
+
+async def test_a_night_does_not_count_among_the_minutes_that_are_too_long(database: Urls) -> None:
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(OFFICE, Policy(silence=0))
+        await fleet.set_queue(at.system, at.tenant, "default", max_wait_minutes=30)
+        await room.later(8 * 60 + 50, step=3600)
+        await room.write(ANA, BIA, CAIO)
+        await room.later(40, step=60)
+        assert "tend" not in await room.timers(), "nothing can be too long before it opens"
+        await room.later(62 * 60 + 35, step=3600)
+        assert await at.line() == [(ANA, None), (BIA, 1), (CAIO, 2)]
+        await room.later(31, step=60)
+        assert await at.line() == [(ANA, None)]
+        assert [how for how in await ended(room) if how != "overflow"] == []
+
+
+async def test_near_closing_time_only_those_are_let_in_whose_turn_will_come(database: Urls) -> None:
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(OFFICE, Policy(silence=0, sample=2), Manners(nudge=0))
+        await fleet.set_queue(at.system, at.tenant, "default", keeps=False, reopen_hours=0)
+        await room.write(ANA, BIA, CAIO, DUDA)
+        for who in (ANA, BIA):
+            await room.later(10)
+            await room.close(who)
+        await room.later(3)
+        await room.later(8 * 60 + 5, step=1800)
+        people = [f"551190001{n:04}" for n in range(4)]
+        await room.write(*people)
+        waiting = [who for who, place in await at.line() if place]
+        assert waiting == [DUDA, people[0]], "each takes twelve minutes, and it closes in half an hour"
+        assert room.said_to(people[1]) == [text("overflow")]
+
+
+async def ended(room: ClockRoom) -> list[str]:
+    return [row.ended for row in await room.rows("select ended from tickets where state = 'closed'")]
 
 
 async def test_how_it_was_is_asked_once_only_after_a_person_and_read_only_while_that_is_open(

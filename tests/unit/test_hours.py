@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsm.core.errors import BadInput
-from wsm.core.hours import DAYS, Hours, check, days_said, in_words, is_open, next_change, next_opening
+from wsm.core.hours import (
+    DAYS,
+    Hours,
+    check,
+    days_said,
+    in_words,
+    is_open,
+    next_change,
+    next_opening,
+    open_span,
+)
 
 SAO_PAULO = "America/Sao_Paulo"
 OFFICE = Hours(
@@ -149,3 +159,14 @@ def test_between_two_changes_it_is_either_open_or_closed(
     opening = next_opening(hours, zone, now)
     assert opening is not None
     assert is_open(hours, zone, opening)
+
+
+@pytest.mark.parametrize(
+    ("now", "hours"), [("2026-03-28T23:00:00", 7), ("2026-10-24T23:00:00", 9), ("2026-11-24T23:00:00", 8)]
+)
+def test_a_night_on_which_the_clocks_change_ends_by_the_wall(now: str, hours: int) -> None:
+    night = Hours(week=dict.fromkeys(DAYS, ("22:00-06:00",)))
+    span = open_span(night, "Europe/Lisbon", at(now, "Europe/Lisbon"))
+    assert span is not None
+    assert span[1] - span[0] == timedelta(hours=hours)
+    assert open_span(night, "Europe/Lisbon", span[1]) is None

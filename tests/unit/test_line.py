@@ -7,6 +7,7 @@ import pytest
 from lines import NOON, QUEUE, line_of, minutes, spot, told, waiting
 from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, RETURN_WITHIN, Line
 from wsm.core.conversation import TRANSITIONS, State, Trigger, diagram, may, step, ticket_diagram
+from wsm.core.notices import Pace
 from wsm.core.tickets import MICROSECOND, Agent, Did, Effect, Ended, Level, Queue
 
 
@@ -412,6 +413,40 @@ def test_who_was_put_aside_and_never_came_back_has_not_shown_up() -> None:
     line.now += PARKED_AT_MOST
     assert told(line.tended()) == [("ticket.closed", 1)]
     assert line.changed[0].ended is Ended.NO_SHOW
+
+
+def test_a_wait_overnight_counts_from_the_opening() -> None:
+    """Whoever keeps his place until the morning is not told then that he has waited too long."""
+    waits = spot(2, State.WAITING, -14 * 60)
+    for opened, says in ((0, []), (-10, [("ticket.overflown", 2), ("tell.message", 2)])):
+        queue = Queue(1, max_wait=timedelta(minutes=10), opened_at=minutes(opened))
+        assert told(line_of((1, State.SERVED), waits, queues=[queue]).tended()) == says
+    shut = Queue(1, max_wait=timedelta(minutes=10), shut=True)
+    assert told(line_of((1, State.SERVED), waits, queues=[shut], now=minutes(99)).tended()) == []
+
+
+@pytest.mark.parametrize(
+    ("closes", "sample", "keeps", "enters"),
+    [
+        (36, 10, False, True),  # ten minutes each and a fifth more; he is the third
+        (35, 10, False, False),
+        (35, 10, True, True),  # his place is kept
+        (35, 9, False, True),  # nobody knows
+    ],
+)
+def test_whose_turn_would_come_after_closing_time_leaves_a_message(
+    closes: int, sample: int, keeps: bool, enters: bool
+) -> None:
+    pace = Pace(1, 1, 600, sample)
+    queue = Queue(1, keeps=keeps, opened_at=minutes(-99), closes_at=minutes(closes), pace=pace)
+    line = line_of((1, State.SERVED), (2, State.WAITING), (3, State.WAITING), queues=[queue])
+    opened = ("ticket.opened.waiting", 4) if enters else ("ticket.opened.overflown", 4)
+    assert told(line.wrote(4))[0] == opened
+
+
+def test_who_finds_room_is_served_however_late_it_is() -> None:
+    queue = Queue(1, keeps=False, opened_at=minutes(-99), closes_at=minutes(1), pace=Pace(1, 1, 600, 10))
+    assert told(line_of(queues=[queue]).wrote(1))[0] == ("ticket.opened.served", 1)
 
 
 def test_at_closing_time_those_who_wait_keep_their_places_or_not() -> None:

@@ -108,8 +108,8 @@ def _of_ticket(effect: Effect, spot: Spot, queue: Queue, now: datetime) -> Itera
         if queue.notices.silence:
             due_at = now + timedelta(seconds=queue.notices.silence)
             yield Arm(kind=TimerKind.SILENCE, due_at=due_at, conversation=who)
-        if queue.max_wait:
-            yield Arm(kind=TimerKind.TEND, due_at=max(now, spot.entered_at + queue.max_wait), sooner=True)
+        if overdue_at := queue.overdue_at(spot.entered_at):
+            yield Arm(kind=TimerKind.TEND, due_at=max(now, overdue_at), sooner=True)
     elif effect.did in _SERVED and spot.state is State.SERVED:
         if effect.did is Did.SERVED and manners.nudge:
             yield Arm(kind=TimerKind.NUDGE, due_at=now + timedelta(seconds=manners.nudge), conversation=who)

@@ -94,16 +94,18 @@ class Line:
         if spot is not None and spot.state is not State.CLOSED:
             return []
         queue = self._entrance(session)
-        if queue.is_full and spot is not None and spot.ended is Ended.OVERFLOW:
-            return []  # one more line of the message that he leaves
         entered_at = queue.entry_at(self.now)
         new = Spot(conversation, queue.id, State.START, entered_at, queue.rank_at(entered_at, Level.NORMAL))
-        new.agent, new.seq = spot.agent if spot else None, next(self._numbers)
+        new.agent = spot.agent if spot else None
+        taker = self._taker(new) if queue.is_empty and not queue.rests else None
+        full = taker is None and queue.is_full_at(self.now)
+        if full and spot is not None and spot.ended is Ended.OVERFLOW:
+            return []  # one more line of the message that he leaves
+        new.seq = next(self._numbers)
         self._spots[conversation] = new
-        if queue.is_full:
+        if full:
             new.ended = Ended.OVERFLOW
             return self._move(new, Trigger.WROTE_LINE_FULL)
-        taker = self._taker(new) if queue.is_empty and not queue.rests else None
         trigger = Trigger.WROTE_PLACE_FREE if taker else Trigger.WROTE_ALL_BUSY
         return self._move(new, trigger, taker=taker)
 
@@ -200,17 +202,20 @@ class Line:
         customers who did not come back."""
         effects: list[Effect] = []
         for spot in [*self._spots.values()]:
-            queue = self.queues[spot.queue]
-            max_wait = None if queue.shut else queue.max_wait
-            if spot.state is State.WAITING and max_wait and _end(spot.entered_at, max_wait) <= self.now:
-                spot.ended = Ended.OVERFLOW
-                effects += self._move(spot, Trigger.OVERDUE, by="clock")
-            elif spot.state is State.PARKED and _end(spot.parked_at, PARKED_AT_MOST) <= self.now:
-                spot.ended = Ended.NO_SHOW
-                effects += self._move(spot, Trigger.CLOSED, by="clock")
-            elif spot.state is State.SERVED and self._is_gone(spot.agent):
-                effects += self._move(spot, Trigger.RETURNED, by="clock")
+            if (trigger := self.due(spot)) is not None:
+                spot.ended = Ended.OVERFLOW if trigger is Trigger.OVERDUE else Ended.NO_SHOW
+                effects += self._move(spot, trigger, by="clock")
         return effects + self.refilled()
+
+    def due(self, spot: Spot) -> Trigger | None:
+        """Say what time has come for of a ticket, None: nothing."""
+        if spot.state is State.WAITING:
+            overdue_at = self.queues[spot.queue].overdue_at(spot.entered_at)
+            return Trigger.OVERDUE if overdue_at and overdue_at <= self.now else None
+        if spot.state is State.PARKED:
+            return Trigger.CLOSED if _end(spot.parked_at, PARKED_AT_MOST) <= self.now else None
+        gone = spot.state is State.SERVED and self._is_gone(spot.agent)
+        return Trigger.RETURNED if gone else None
 
     def hours_ended(self, queue: str) -> list[Effect]:
         """Do with those who wait at closing time what their queue says: they keep their places, or not."""

@@ -18,6 +18,9 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _AHEAD_DAYS = 60
 """How far an opening is looked for: what does not open before is not told."""
 
+LOOK_AGAIN = timedelta(days=30)
+"""When to look again at a queue that neither opens nor closes before."""
+
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A queue's hours, as they are written: `HH:MM-HH:MM`, past midnight where the end is the smaller one.
@@ -67,7 +70,13 @@ def days_said(text: str) -> dict[str, tuple[str, ...]]:
 
 def is_open(hours: Hours | None, zone: str, now: datetime) -> bool:
     """Whether the queue is open at `now`."""
-    return hours is None or any(opens <= now < closes for opens, closes in _spans(hours, zone, now, 1))
+    return hours is None or open_span(hours, zone, now) is not None
+
+
+def open_span(hours: Hours, zone: str, now: datetime) -> tuple[datetime, datetime] | None:
+    """Return since when it is open at `now`, and until when, at least for the day; None if it is not."""
+    spans = _spans(hours, zone, now, 1)
+    return next(((opens, closes) for opens, closes in spans if opens <= now < closes), None)
 
 
 def next_opening(hours: Hours, zone: str, now: datetime) -> datetime | None:

@@ -224,16 +224,23 @@ _LONGEST_MINUTES = 180
 _ROUND_MINUTES = 5
 
 
-def estimate(place: int, pace: Pace, policy: Policy) -> tuple[int, int] | None:
-    """Estimate a wait in minutes, as a range; None where it would be a guess.
+def expected(place: int, pace: Pace, policy: Policy) -> timedelta | None:
+    """Estimate a wait; None where it would be a guess.
 
     Comm100's formula with the median: (⌊(place − 1) / slots⌋ + 1) × handling time; a fifth more, for an
-    estimate that is too low hurts more than none. None when nobody serves, when slots just dropped, when the
-    sample is small, and for what is longer than three hours.
+    estimate that is too low hurts more than none. None when nobody serves, when slots just dropped, and when
+    the sample is small.
     """
     if pace.slots < max(1, pace.slots_lately) or not pace.seconds or pace.sample < policy.sample:
         return None
-    minutes = ((place - 1) // pace.slots + 1) * pace.seconds * _MARGIN / 60
+    return timedelta(seconds=((place - 1) // pace.slots + 1) * pace.seconds * _MARGIN)
+
+
+def estimate(place: int, pace: Pace, policy: Policy) -> tuple[int, int] | None:
+    """Give an expected wait as a range of minutes; None where there is none, or more than three hours."""
+    if (wait := expected(place, pace, policy)) is None:
+        return None
+    minutes = wait.total_seconds() / 60
     low = max(_ROUND_MINUTES, _ROUND_MINUTES * math.ceil(minutes / _ROUND_MINUTES))
     high = _ROUND_MINUTES * math.ceil(low * 1.5 / _ROUND_MINUTES)
     return (low, high) if high <= _LONGEST_MINUTES else None

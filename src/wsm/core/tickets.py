@@ -12,7 +12,7 @@ import msgspec
 
 from wsm.core.conversation import State
 from wsm.core.hours import Hours
-from wsm.core.notices import Manners, Policy
+from wsm.core.notices import Manners, Pace, Policy, expected
 
 ConversationId = int
 QueueId = int
@@ -96,9 +96,11 @@ class Queue(msgspec.Struct):
     keeps       who waits when the hours end keeps his place; else his ticket is closed
     hours       in the time zone `zone`; None: always open
     shut        it is out of its hours: nobody is called; `leaves`: who writes then leaves a message
+    opened_at, closes_at  the present hours, None where it is shut, or always open
+    pace        how quickly it serves
     notices, manners  when its customers are told their places, and what follows when they are silent
     served      how many are served now
-    waiting     how many wait, counted up to max_length; 0 where there is no limit
+    waiting     how many wait, counted as far as `is_full_at` looks
     newest_at   the last entry among those who wait, None if nobody does
     heads       the first ones who wait, in order; `more`: there may be others behind them
     """
@@ -116,6 +118,9 @@ class Queue(msgspec.Struct):
     zone: str = "UTC"
     shut: bool = False
     leaves: bool = False
+    opened_at: datetime | None = None
+    closes_at: datetime | None = None
+    pace: Pace = Pace(0, 0, None, 0)
     notices: Policy = Policy()
     manners: Manners = Manners()
     served: int = 0
@@ -134,11 +139,22 @@ class Queue(msgspec.Struct):
         """Whether nobody is called by himself."""
         return self.pull or self.shut
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a newcomer is asked to leave a message."""
+    def is_full_at(self, now: datetime) -> bool:
+        """Whether a newcomer for whom there is no room is asked to leave a message.
+
+        Also where his turn would come after closing time, if those who wait then are sent away.
+        """
         too_many = self.max_length is not None and self.waiting >= self.max_length
-        return too_many or (self.shut and self.leaves)
+        if too_many or self.closes_at is None or self.keeps:
+            return too_many or (self.shut and self.leaves)
+        wait = expected(self.waiting + 1, self.pace, self.notices)
+        return wait is not None and now + wait > self.closes_at
+
+    def overdue_at(self, entered_at: datetime) -> datetime | None:
+        """Return when a wait is too long, counted from the opening; None: never, or not while it is shut."""
+        if self.max_wait is None or self.shut:
+            return None
+        return max(entered_at, self.opened_at or entered_at) + self.max_wait
 
     def rank_at(self, entered_at: datetime, level: Level) -> datetime:
         """Give the key of a place."""

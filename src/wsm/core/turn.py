@@ -293,8 +293,10 @@ class _Turn:
                 for effect in ended
                 if effect.did is Did.CLOSED and effect.conversation is not None
             ]
-        if change := hours.next_change(queue.hours, queue.zone, self._line.now):
-            self.steps.append(Arm(kind=TimerKind.HOURS, due_at=change, queue=queue.id))
+        due_at = now = self._line.now
+        if not self._line.short:  # else more wait than were seen, and are sent away next
+            due_at = hours.next_change(queue.hours, queue.zone, now) or now + hours.LOOK_AGAIN
+        self.steps.append(Arm(kind=TimerKind.HOURS, due_at=due_at, queue=queue.id))
 
     def _of_ticket(self, kind: TimerKind, who: ConversationId, case: Case) -> None:
         line = self._line

@@ -73,7 +73,9 @@ class AftermathWriter:
             elif effect.did is Did.CLOSED and effect.conversation is not None:
                 self._transaction.later("bot_may_speak", conversation=effect.conversation)
         if self._tickets.sweeps:
-            self._transaction.later("tend_next", parked=PARKED_AT_MOST, gone=GONE_AFTER)
+            queues = line.queues.values()
+            open_ = listed([{"queue": each.id, "since": each.opened_at} for each in queues if not each.shut])
+            self._transaction.later("tend_next", parked=PARKED_AT_MOST, gone=GONE_AFTER, open=open_)
         self._write()
 
     def _tell_moved(self, queue: Queue, many: int | None) -> None:

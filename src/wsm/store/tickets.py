@@ -18,9 +18,9 @@ from wsm.core.bot import Bot
 from wsm.core.conversation import State
 from wsm.core.customer import Talk
 from wsm.core.events import Event, TimerDue
-from wsm.core.hours import Hours, is_open
+from wsm.core.hours import Hours, open_span
 from wsm.core.ids import SessionName
-from wsm.core.notices import Manners, Policy, Told
+from wsm.core.notices import Manners, Pace, Policy, Told
 from wsm.core.tickets import TOLD, Agent, Did, Effect, Ended, Level, Queue, QueueId, Spot
 from wsm.core.timers import SWEEPING, Case, Fired, TimerKind
 from wsm.store.database import Transaction, listed
@@ -90,9 +90,10 @@ class Tickets:
     def line(self, entrances: Mapping[SessionName, QueueId]) -> Line:
         """Return the line as it was read."""
         queues: dict[int, Queue] = {}
+        agents = [_agent(row) for row in self._answers.get("line_agents", [])]
         for row in self._answers.get("open_line", []):
             if row.queue not in queues:
-                queues[row.queue] = _queue(row, self._transaction.now)
+                queues[row.queue] = _queue(row, agents, self._transaction.now)
             queue = queues[row.queue]
             if row.id is not None:
                 queue.heads.append(_spot(row, row.queue))
@@ -103,7 +104,6 @@ class Tickets:
         timed = [
             _spot(row, row.queue_id) for row in self._answers.get("take_timers", []) if row.id is not None
         ]
-        agents = [_agent(row) for row in self._answers.get("line_agents", [])]
         opened = sorted(known.values(), key=lambda spot: spot.state is State.CLOSED)
         self._line = Line(
             [*queues.values()],
@@ -113,7 +113,7 @@ class Tickets:
             entrances=entrances,
             before=self._line,
         )
-        self._line.short = len(due) >= self._limit
+        self._line.short = sum(self._line.due(spot) is not None for spot in due) >= self._limit
         for spot in self._line.spots:
             if spot.ticket is not None:
                 self._current[spot.conversation] = spot.ticket
@@ -203,8 +203,10 @@ class Tickets:
         return f"{self._transaction.now.timestamp():.6f}"
 
 
-def _queue(row: Any, now: datetime) -> Queue:
+def _queue(row: Any, agents: Sequence[Agent], now: datetime) -> Queue:
     hours = None if row.hours is None else msgspec.convert(row.hours, Hours)
+    opened_at, closes_at = (hours and open_span(hours, row.zone, now)) or (None, None)
+    its = [agent.capacity for agent in agents if agent.online and agent.serves(row.queue)]
     return Queue(
         id=row.queue,
         name=row.name,
@@ -217,8 +219,13 @@ def _queue(row: Any, now: datetime) -> Queue:
         keeps=row.keeps,
         hours=hours,
         zone=row.zone,
-        shut=not is_open(hours, row.zone, now),
+        shut=hours is not None and opened_at is None,
         leaves=hours is not None and hours.entering == "message",
+        opened_at=opened_at,
+        closes_at=closes_at,
+        pace=Pace(
+            sum(its) if agents else row.capacity, row.slots_lately, row.handle_seconds, row.handle_sample
+        ),
         notices=msgspec.convert(row.notices, Policy),
         manners=msgspec.convert(row.manners, Manners),
         served=row.served,

@@ -2,13 +2,15 @@
 -- Every queue, with the first of those who wait in it. What a queue's rows have in common is found once.
 select q.*, h.*
 from (select id as queue, name, capacity, ageing_minutes, max_length, max_wait_minutes, reopen_hours, pull, keeps,
-             notices, manners, hours,
+             notices, manners, hours, handle_seconds, handle_sample, slots_lately,
              (select time_zone from tenants) as zone, (select bot from tenants) as bot,
              (select count(*) from tickets where queue_id = queues.id and state = 'served') as served,
              (select max(entered_at) from tickets where queue_id = queues.id and state = 'waiting') as newest_at,
-             case when max_length is not null then (
-                 select count(*) from (select from tickets where queue_id = queues.id and state = 'waiting'
-                                       order by rank_at, seq limit max_length + %(limit)s) w) end as waiting
+             case when max_length is not null or not keeps and hours is not null and handle_seconds > 0 then (
+                 select count(*) from (
+                     select from tickets where queue_id = queues.id and state = 'waiting' order by rank_at, seq
+                     limit coalesce(max_length, least(86400 / handle_seconds * slots_lately, 10000)) + %(limit)s) w)
+             end as waiting
       from queues offset 0) q
 left join lateral (
     select id, conversation_id, agent_id, state, level, entered_at, rank_at, seq, served_at

@@ -35,12 +35,14 @@ order by k.id
 
 -- name: tend_next
 -- The next look at waits, parkings and agents that take long; not at once again, where the last one changed nothing.
+-- open: the queues that are, with the beginning of their hours: a wait counts from there on.
 insert into timers (tenant_id, kind, due_at)
 select %(tenant)s, 'tend', greatest(min(d.at), %(now)s::timestamptz + interval '1 minute')
 from (
-    select (select min(entered_at) from tickets where queue_id = q.id and state = 'waiting')
-           + q.max_wait_minutes * interval '1 minute' as at
-    from queues q where q.max_wait_minutes is not null
+    select (select greatest(entered_at, o.since) from tickets where queue_id = q.id and state = 'waiting'
+            order by entered_at limit 1) + q.max_wait_minutes * interval '1 minute' as at
+    from json_to_recordset(%(open)s) as o (queue bigint, since timestamptz)
+    join queues q on q.id = o.queue where q.max_wait_minutes is not null
     union all
     select min(parked_at) + %(parked)s::interval from tickets where state = 'parked'
     union all
