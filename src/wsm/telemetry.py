@@ -47,6 +47,11 @@ JOBS_IN_FLIGHT = Gauge("wsm_jobs_in_flight", "Ordinary RQ jobs that this worker 
 ENTRIES = Counter("wsm_entries", "Mailbox entries settled by turns, by what became of them.", ["outcome"])
 EVENT_AGE = Histogram("wsm_event_age_seconds", "From WAHA's signed time to the commit.", buckets=_AGE)
 TIMERS = Counter("wsm_timers", "Timers that fired, by kind and what came of it.", ["kind", "outcome"])
+PEOPLE = Counter(
+    "wsm_people",
+    "Contacts that became another one (merged); ids said to be one person's that cannot be (conflict).",
+    ["what"],
+)
 SENDS = Counter(
     "wsm_sends", "Outbox intents settled, by class, kind and outcome.", ["intent", "kind", "outcome"]
 )
@@ -115,7 +120,8 @@ SESSION_REPAIRS = Counter(
 METRICS = (
     INGEST_REQUESTS, INGEST_REFUSED, INGEST_SECONDS, INGEST_BATCH, INGEST_BODIES, INGEST_CUT,
     RINGS, BELLS, BELL_SECONDS, BELLS_IN_FLIGHT, JOBS, JOB_SECONDS, JOBS_IN_FLIGHT, ENTRIES, EVENT_AGE,
-    TIMERS, SENDS, SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP, HIDDEN_IDS,
+    TIMERS, PEOPLE, SENDS, SENDS_REFUSED, LOCKS_SEEN, GATEWAY_REQUESTS, GATEWAY_SECONDS, CAUGHT_UP,
+    HIDDEN_IDS,
     SWEEPS, CLOCK_LEADER, BACKLOG_ENTRIES, BACKLOG_BYTES, BACKLOG_TENANTS,
     DEAD_LETTERS, DEAD_BYTES, PAUSED, QUARANTINED, TIMERS_DUE, TIMERS_AGE,
     OUTBOX_DUE, OUTBOX_AGE, OUTBOX_WAITING, FROZEN, DIRECTORY_SESSIONS, SESSIONS,

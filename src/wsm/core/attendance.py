@@ -239,6 +239,10 @@ class Line:
             effects += self._move(found[0], Trigger.CALLED, taker=found[1])
         return effects
 
+    def left(self, queue: QueueId, rank: Rank) -> None:
+        """Somebody has left a queue before it was looked at: who stands behind this rank has moved."""
+        self._moved[queue] = min(rank, self._moved.get(queue, rank))
+
     def lines_moved(self) -> list[Effect]:
         """Say once for each queue from which rank on everyone stands in a new place since the last time."""
         moved, self._moved = self._moved, {}
@@ -287,7 +291,7 @@ class Line:
         queue = self.queues[spot.queue]
         if spot.state is State.WAITING:
             queue.remove(spot)
-            self._moved[queue.id] = min(spot.rank, self._moved.get(queue.id, spot.rank))
+            self.left(queue.id, spot.rank)
         elif spot.state is State.SERVED:
             queue.served -= 1
             if agent := self.agents.get(spot.agent or 0):

@@ -37,6 +37,7 @@ class Trigger(StrEnum):
     PARKED = "parked"
     OVERDUE = "waited too long"
     CLOSED = "closed"
+    MERGED = "became another one"
 
 
 class Act(StrEnum):
@@ -84,17 +85,20 @@ TRANSITIONS = (
     Transition(State.WAITING, Trigger.MOVED, State.WAITING, (Act.MOVE, Act.TELL_PLACE)),
     Transition(State.WAITING, Trigger.OVERDUE, State.CLOSED, (Act.OVERFLOW, Act.TELL_MESSAGE)),
     Transition(State.WAITING, Trigger.CLOSED, State.CLOSED, (Act.CLOSE,)),
+    Transition(State.WAITING, Trigger.MERGED, State.CLOSED, (Act.CLOSE,)),
     *(Transition(State.SERVED, trigger, State.SERVED) for trigger in _WROTE),
     Transition(State.SERVED, Trigger.GIVEN, State.SERVED, (Act.GIVE,)),
     Transition(State.SERVED, Trigger.MOVED, State.WAITING, (Act.MOVE, Act.TELL_PLACE)),
     Transition(State.SERVED, Trigger.RETURNED, State.WAITING, (Act.RETURN,)),
     Transition(State.SERVED, Trigger.PARKED, State.PARKED, (Act.PARK,)),
     Transition(State.SERVED, Trigger.CLOSED, State.CLOSED, (Act.CLOSE,)),
+    Transition(State.SERVED, Trigger.MERGED, State.CLOSED, (Act.CLOSE,)),
     Transition(State.PARKED, Trigger.CAME_BACK_PLACE_FREE, State.SERVED, (Act.SERVE, Act.TELL_TURN)),
     Transition(State.PARKED, Trigger.CAME_BACK_ALL_BUSY, State.WAITING, (Act.RETURN, Act.TELL_PLACE)),
     Transition(State.PARKED, Trigger.GIVEN, State.SERVED, (Act.SERVE, Act.TELL_TURN)),
     Transition(State.PARKED, Trigger.MOVED, State.WAITING, (Act.MOVE, Act.TELL_PLACE)),
     Transition(State.PARKED, Trigger.CLOSED, State.CLOSED, (Act.CLOSE,)),
+    Transition(State.PARKED, Trigger.MERGED, State.CLOSED, (Act.CLOSE,)),
     *(Transition(State.CLOSED, *row) for row in _OPENING),
     Transition(State.CLOSED, Trigger.CAME_BACK_PLACE_FREE, State.SERVED, (Act.REOPEN_SERVED, Act.TELL_TURN)),
     Transition(State.CLOSED, Trigger.CAME_BACK_ALL_BUSY, State.WAITING, (Act.REOPEN_WAITING, Act.TELL_PLACE)),

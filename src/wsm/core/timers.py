@@ -47,6 +47,12 @@ SWEEPING = frozenset({TimerKind.TEND, TimerKind.HOURS})
 """Those that may concern more tickets than one look shows."""
 
 
+OF_TICKETS = frozenset(
+    {TimerKind.SILENCE, TimerKind.NUDGE, TimerKind.RELEASE, TimerKind.REMIND, TimerKind.END}
+)
+"""Those that are about a ticket alone."""
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A ticket as its timer finds it.
 

@@ -21,13 +21,10 @@ from wsm.core.aftermath import (
 from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, Line
 from wsm.core.content import LIFETIME, SendClass
 from wsm.core.tickets import Did, Effect, Queue
-from wsm.core.timers import TimerKind
+from wsm.core.timers import OF_TICKETS
 from wsm.store.database import Transaction, listed
 from wsm.store.tickets import Tickets
 
-_OF_TICKETS = frozenset(
-    {TimerKind.SILENCE, TimerKind.NUDGE, TimerKind.RELEASE, TimerKind.REMIND, TimerKind.END}
-)
 _SAY_WITHIN = timedelta(hours=1)
 """A text about a ticket that could not be sent for so long is stale."""
 
@@ -104,7 +101,7 @@ class AftermathWriter:
 
     def _arm(self, step: Arm) -> None:
         timers = self._timers[step.sooner]
-        ticket = self._tickets.newest(step.conversation or 0) if step.kind in _OF_TICKETS else None
+        ticket = self._tickets.newest(step.conversation or 0) if step.kind in OF_TICKETS else None
         subject = {
             "kind": step.kind,
             "conversation": step.conversation if ticket is None else None,

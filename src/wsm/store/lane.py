@@ -18,6 +18,7 @@ from wsm.core.events import (
     ChatKind,
     CloseAsked,
     Event,
+    HiddenIdsTold,
     HistoryEvent,
     MessageAcked,
     MessageReceived,
@@ -31,15 +32,16 @@ from wsm.core.moments import milliseconds, moment
 from wsm.core.outbox import RATE_LIMITED, REACHOUT_TIMELOCK, Lock
 from wsm.core.pacing import Pace
 from wsm.core.tickets import Effect
-from wsm.core.timers import Fired  # noqa: TC001
+from wsm.core.timers import Fired
 from wsm.core.turn import Chats, Conversation, Known, Record, Send, Step, Wished
-from wsm.store import history, intents, paces
+from wsm.store import history, intents, paces, people
 from wsm.store.aftermath import AftermathWriter
 from wsm.store.database import Database, Transaction, clean, listed
 from wsm.store.history import Evidence
+from wsm.store.people import People
 from wsm.store.tickets import Tickets
 
-_MOVING = HistoryEvent | CloseAsked | SendAsked | Asked | TimerDue
+_MOVING = HistoryEvent | CloseAsked | SendAsked | Asked | TimerDue | HiddenIdsTold
 _LOCKING = {"463": REACHOUT_TIMELOCK, "429": RATE_LIMITED}
 """The codes of error acks by which WhatsApp holds a number back."""
 _HEARD_STEP_MS = 10_000
@@ -76,9 +78,9 @@ async def contacts_of(database: Database, tenant: TenantId, aliases: Iterable[st
 class Lane:
     """What a turn reads and writes. locks: what it has learned of WhatsApp's.
 
-    It is read in one round trip (`first_seen`), and one more when somebody is new or enters the line; what is
-    written travels with COMMIT. So everything here may raise StoreUnavailable, the end of the lane too;
-    nothing is kept then.
+    It is read in one round trip (`first_seen`), one more when somebody is new or enters the line, and again
+    when two contacts have become one; what is written travels with COMMIT. So everything here may raise
+    StoreUnavailable, the end of the lane too; nothing is kept then.
     """
 
     def __init__(self, transaction: Transaction, pace: Pace) -> None:
@@ -89,16 +91,14 @@ class Lane:
         self._engines: dict[SessionName, str | None] = {}
         self._heard_ms: dict[SessionName, int] = {}
         self._numbers: dict[tuple[int, str], int] = {}
-        self._people: list[Any] = []
+        self._people = People(transaction)
+        self._reads: list[tuple[str, dict[str, Any]]] = []
         self._evidence = Evidence(transaction, ())
         self._tickets = Tickets(transaction)
         self._aftermath = AftermathWriter(transaction, self._tickets)
-        self.fired: Mapping[int, Fired] = {}  # the timers whose time has come, by their numbers
         self._entrances: dict[SessionName, int] = {}
-        self._chats: dict[tuple[int, int], Conversation] = {}
         self._found: dict[int, tuple[State, ChatId, Order, bool, ChatId]] = {}
         self._made: set[int] = set()
-        self._opted_out: set[int] = set()
 
     async def first_seen(self, events: Sequence[Event], stale: Sequence[Event] = ()) -> list[Event]:
         """Return the events that count for the first time, and mark them as seen.
@@ -112,127 +112,59 @@ class Lane:
             for place, event in enumerate(ordered)
         ]
         names = list({event.session for event in (*events, *stale)})
-        asked: list[tuple[str, dict[str, Any]]] = [
-            ("sessions_of_tenant", {"names": names}),
-            ("first_seen", {"events": listed(seen)}),
-        ]
         moving = [event for event in events if isinstance(event, _MOVING)]
         if moving:
-            aliases = _aliases(moving)
-            asked.append(("known_chats", {"names": names, "aliases": aliases}))
-            asked += self._tickets.asks(moving, names, aliases)
+            aliases = people.aliases(moving)
+            self._reads = [self._people.asks(names, aliases), *self._tickets.asks(moving, names, aliases)]
         if own := history.evidence_in(events):
-            asked.append(("evidence", {"seen": listed(own)}))
-        answers = dict(zip((name for name, _ in asked), await self._transaction.each(*asked), strict=True))
+            self._reads.append(("evidence", {"seen": listed(own)}))
+        answers = await self._read(
+            ("sessions_of_tenant", {"names": names}), ("first_seen", {"events": listed(seen)}), *self._reads
+        )
         self._sessions = {row.name: row.id for row in answers["sessions_of_tenant"]}
         self._engines = {row.name: row.engine for row in answers["sessions_of_tenant"]}
         self._heard_ms = {row.name: row.heard_ms for row in answers["sessions_of_tenant"] if row.caught_up}
         for name in names:
             self._session(name)
         self._entrances = {row.name: row.queue_id for row in answers["sessions_of_tenant"] if row.queue_id}
-        self._people = answers.get("known_chats", [])
         self._tickets.took(answers)
-        self._opted_out = {row.contact_id for row in self._people if row.opted_out}
-        self.fired = self._tickets.fired
-        self._evidence = Evidence(self._transaction, answers.get("evidence", []))
         self._numbers = {(row.session_id, row.key): row.message_id for row in answers["first_seen"]}
         return [event for event in ordered if (self._sessions[event.session], event.key) in self._numbers]
+
+    async def _read(self, *asked: tuple[str, dict[str, Any]]) -> dict[str, list[Any]]:
+        """Read what a turn needs, in one round trip."""
+        rows = await self._transaction.each(*asked)
+        answers = dict(zip((name for name, _ in asked), rows, strict=True))
+        self._people.took(answers.get("known_chats", []))
+        self._evidence = Evidence(self._transaction, answers.get("evidence", []))
+        return answers
 
     async def chats(self, events: Sequence[Event], kinds: Mapping[ChatId, ChatKind]) -> Chats:
         """Find or make the conversation of every chat among `events`, which are among those first seen.
 
-        A twin id in a direct chat's message makes both ids aliases of one contact from then on; elsewhere it
-        is a member's. What is answered is the chat last heard of. kinds: of the chats that are made if new.
+        Ids that turn out to be one person's are one contact's from then on: two contacts that were known by
+        them, with all that hangs on them, become one. kinds: of the chats that are made if they are new.
         """
-        messages = [
-            event
-            for event in events
-            if isinstance(event, MessageReceived) and kinds[event.chat] is ChatKind.DIRECT
-        ]
-        twins = {event.chat: event.twin for event in messages if event.twin}
-        names = {event.chat: event.push_name for event in messages if event.push_name and not event.from_me}
-        chats = sorted({(event.session, event.chat) for event in events if event.chat is not None})
-        heard = {(event.session, event.chat) for event in events if isinstance(event, HistoryEvent)}
-        contacts: dict[str, int] = {row.alias: row.contact_id for row in self._people}
-        added: dict[str, int] = {}
-        people: dict[int, str | None] = {}
-        for chat in sorted({chat for _, chat in chats}):
-            both = [alias for alias in (chat, twins.get(chat)) if alias]
-            contact = next((contacts[alias] for alias in both if alias in contacts), None)
-            if contact is None and chat in kinds:
-                contact = -1 - len(people)  # until he has a number
-                people[contact] = clean(names[chat]) if chat in names else None
-            if contact is not None:
-                added |= {alias: contact for alias in both if alias not in contacts}
-                contacts |= added
-        await self._found_conversations(
-            {
-                (self._session(session), contacts[chat]): (chat, (session, chat) in heard)
-                for session, chat in sorted(chats, key=heard.__contains__)
-                if chat in contacts
-            },
-            kinds, people, added,
-        )  # fmt: skip
-        return {
-            (name, chat): self._chats[self._session(name), contacts[chat]]
-            for name, chat in chats
-            if chat in contacts
-        }
-
-    async def _found_conversations(
-        self,
-        wanted: Mapping[tuple[int, int], tuple[ChatId, bool]],
-        kinds: Mapping[ChatId, ChatKind],
-        people: Mapping[int, str | None],
-        added: Mapping[str, int],
-    ) -> None:
-        """Load or make the conversations of (session, contact).
-
-        Two ids of one contact are one conversation; the id seen last is the one that is answered.
-
-        wanted  with the chat that is answered, and whether it was heard of, or only asked for
-        people  contacts to make, by a number below 0, with their names
-        added   aliases to make, with their contacts
-        """
-        known = {(row.session_id, row.contact_id): row for row in self._people if row.id is not None}
-        if aliases := {alias: contact for alias, contact in added.items() if contact >= 0}:
-            self._transaction.later("add_aliases", aliases=list(aliases), contacts=list(aliases.values()))
-        asked: list[tuple[str, dict[str, Any]]] = []
-        made: list[list[tuple[int, int]]] = []
-        for contact, name in people.items():
-            own = [alias for alias, whose in added.items() if whose == contact]
-            pairs = [pair for pair in wanted if pair[1] == contact]
-            chats = [
-                {"session": pair[0], "chat": chat, "kind": kinds.get(chat, ChatKind.DIRECT)}
-                for pair in pairs
-                for chat in wanted[pair][:1]
-            ]
-            asked.append(("add_contact", {"name": name, "aliases": own, "chats": listed(chats)}))
-            made.append(pairs)
-        for pair in wanted.keys() - known.keys():
-            if pair[1] >= 0:
-                chat, _ = wanted[pair]
-                kind = kinds.get(chat, ChatKind.DIRECT)
-                values = {"session": pair[0], "contact": pair[1], "chat": chat, "kind": kind}
-                asked.append(("add_conversation", values))
-                made.append([pair])
-        rows = await self._transaction.each(*asked) if asked else []
-        for pairs, new in zip(made, rows, strict=True):
-            by_session = {row.session_id: row for row in new}
-            self._made |= {row.id for row in new}
-            known |= {pair: by_session[pair[0]] for pair in pairs}
-        for pair, (chat, is_heard) in wanted.items():
-            row = known[pair]
-            handled = Order(
-                row.handled_sent_ms, row.handled_stamped_ms, (row.handled_entry_ms, row.handled_entry_n)
-            )
-            heard, opted_out = row.heard_at is not None, pair[1] in self._opted_out
-            answered = chat if is_heard else row.chat_id
+        if merged := await self._people.learn(events):
+            again = [(name, values) for name, values in self._reads if name != "take_timers"]
+            self._tickets.became(merged, await self._read(*again))
+        talks = await self._people.talks(events, kinds, self._sessions)
+        opted_out, self._made = self._people.opted_out, talks.made
+        found: dict[tuple[int, int], Conversation] = {}
+        for pair, answered in talks.answered.items():
+            row = talks.rows[pair]
+            handled, heard = people.handled(row), row.heard_at is not None
             self._found[row.id] = (State(row.state), row.chat_id, handled, heard, answered)
-            talk = self._tickets.talk(row)
-            self._chats[pair] = Conversation(
-                row.id, ChatKind(row.kind), State(row.state), handled, heard, opted_out, talk
+            found[pair] = Conversation(
+                row.id,
+                ChatKind(row.kind),
+                State(row.state),
+                handled,
+                heard,
+                pair[1] in opted_out,
+                self._tickets.talk(row),
             )
+        return {at: found[pair] for at, pair in talks.of.items()}
 
     def line(self) -> Line:
         """Return the tenant's line, as far as the events that were read may move it."""
@@ -243,6 +175,21 @@ class Lane:
         what = [event.what for event in events if isinstance(event, Asked)]
         if agents := [each for each in what if isinstance(each, SetAgent)]:
             await self._tickets.set(agents)
+
+    @property
+    def fired(self) -> Mapping[int, Fired]:
+        """The timers whose time has come, by their numbers."""
+        return self._tickets.fired
+
+    @property
+    def merged(self) -> int:
+        """How many contacts became others."""
+        return self._people.merged
+
+    @property
+    def conflicts(self) -> int:
+        """How many ids could not be one person's, though something said so."""
+        return self._people.conflicts
 
     @property
     def bot(self) -> Bot | None:
@@ -394,8 +341,3 @@ class Lane:
             return self._sessions[name]
         except KeyError:
             raise NotFound(f"tenant {self._transaction.tenant} has no session {name}") from None
-
-
-def _aliases(events: Iterable[Event]) -> list[str]:
-    twins = {event.twin for event in events if isinstance(event, MessageReceived)}
-    return sorted({str(alias) for alias in (*twins, *(event.chat for event in events)) if alias})

@@ -21,9 +21,10 @@ from wsm.core.events import Event, TimerDue
 from wsm.core.hours import Hours, open_span
 from wsm.core.ids import SessionName
 from wsm.core.notices import Manners, Pace, Policy, Told
-from wsm.core.tickets import TOLD, Agent, Did, Effect, Ended, Level, Queue, QueueId, Spot
+from wsm.core.tickets import TOLD, Agent, Did, Effect, Ended, Level, Queue, QueueId, Rank, Spot
 from wsm.core.timers import SWEEPING, Case, Fired, TimerKind
 from wsm.store.database import Transaction, listed
+from wsm.store.people import Merged
 
 _OPENS = frozenset({Did.OPENED_SERVED, Did.OPENED_WAITING, Did.OPENED_OVERFLOWN})
 _LOOK_AHEAD = 6
@@ -40,6 +41,7 @@ class Tickets:
         self._transaction = transaction
         self._answers: Mapping[str, list[Any]] = {}
         self._limit = _LOOK_AHEAD
+        self._left: Mapping[QueueId, Rank] = {}
         self.sweeps = False
         self._line: Line | None = None
         self._current: dict[int, int] = {}
@@ -74,6 +76,20 @@ class Tickets:
     def took(self, answers: Mapping[str, list[Any]]) -> None:
         """Take the answers to what was asked, by the queries' names."""
         self._answers = answers
+
+    def became(self, merged: Merged, answers: Mapping[str, list[Any]]) -> None:
+        """Take the answers once more, after contacts have become one: timers of what went find nothing."""
+        talks, rows = merged.talks, self._answers.get("take_timers", [])
+        timers = [
+            row._replace(
+                talk=talks.get(row.talk, row.talk),
+                conversation_id=talks.get(row.conversation_id, row.conversation_id),
+            )
+            for row in rows
+            if row.id not in merged.gone
+        ]
+        self._answers = {**answers, "take_timers": timers}
+        self._left = merged.left
 
     async def set(self, agents: Sequence[SetAgent]) -> None:
         """Make or change agents, and look at the line once more."""
@@ -113,6 +129,9 @@ class Tickets:
             entrances=entrances,
             before=self._line,
         )
+        for queue_id, rank in self._left.items():
+            self._line.left(queue_id, rank)
+        self._left = {}
         self._line.short = sum(self._line.due(spot) is not None for spot in due) >= self._limit
         for spot in self._line.spots:
             if spot.ticket is not None:

@@ -1,12 +1,13 @@
 """Where entries wait for their chat: one place for a person, whatever ids he writes under."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-from wsm.core.events import ChatKind, Event, MessageReceived
+from wsm.core.events import Event, HiddenIdsTold
 from wsm.core.ids import ChatId, SessionName
+from wsm.core.people import forms, same_phone
+from wsm.store.people import twin_of
 from wsm.streams import keys
 from wsm.streams.handover import Entry
-from wsm.wire.waha_ids import chat_kind
 
 Item = tuple[Entry, Event]
 
@@ -15,19 +16,19 @@ SESSION_LEVEL = keys.NO_CHAT
 
 
 def chats_of(items: Iterable[Item], taken: Iterable[ChatId]) -> set[str]:
-    """Name every chat whose person matters for the places of these items."""
+    """Name every chat, in every form, whose person matters for the places of these items."""
     named = {_parts(name)[1] for name in taken}
     for entry, event in items:
-        named |= {event.chat or "", _twin(event) or "", _parts(entry.from_parked or SESSION_LEVEL)[1]}
-    return named - {""}
+        named |= {_parts(name)[1] for names in _names(entry, event) for name in names}
+    return {form for chat in named if chat for form in forms(ChatId(chat))}
 
 
 class Places:
     """Where each item's chat is, or would be, put aside: `session/chat`, once for each person.
 
-    Ids are one person's when an event names both, when the store has them as aliases of one contact, or when
-    an entry came back from the other's place. A place that is taken is the person's, else the
-    first one named.
+    Ids are one person's when an event names both, when they are forms of one number, when the store has them
+    as aliases of one contact, or when an entry came back from the other's place. A place that is taken is the
+    person's, else the first one named.
 
     taken     the places where chats are put aside now
     contacts  the contacts that the store knows, by chat
@@ -41,12 +42,8 @@ class Places:
         for name in sorted(taken):
             self._join(name)
         for entry, event in items:
-            names = [_place(event.session, event.chat)]
-            if entry.from_parked and entry.from_parked != SESSION_LEVEL:
-                names.insert(0, entry.from_parked)
-            if twin := _twin(event):
-                names.append(_place(event.session, twin))
-            self._join(*names)
+            for names in _names(entry, event):
+                self._join(*names)
 
     def of(self, event: Event) -> ChatId:
         """Name the place of one of the items."""
@@ -55,9 +52,12 @@ class Places:
 
     def _join(self, *names: ChatId) -> None:
         self._named += names
-        known = {
-            (session, self._contacts[chat]) for session, chat in map(_parts, names) if chat in self._contacts
-        }
+        known: set[Hashable] = set()
+        for session, chat in map(_parts, names):
+            known.add((session, same_phone(ChatId(chat))))
+            known |= {
+                (session, self._contacts[form]) for form in forms(ChatId(chat)) if form in self._contacts
+            }
         together = {one for name in {*names, *known} for one in self._same.get(name, {name})}
         self._same |= dict.fromkeys(together, together)
 
@@ -72,8 +72,17 @@ def _parts(place: ChatId) -> tuple[str, str]:
     return session, chat
 
 
-def _twin(event: Event) -> ChatId | None:
-    """Return the other id of a direct chat's correspondent; elsewhere it is a member's."""
-    if isinstance(event, MessageReceived) and chat_kind(event.chat) is ChatKind.DIRECT:
-        return event.twin
-    return None
+def _names(entry: Entry, event: Event) -> Iterator[list[ChatId]]:
+    """Name the chats that an item is about, each as a place, person by person.
+
+    The one that an entry came back from is its first.
+    """
+    names = [_place(event.session, event.chat)]
+    if entry.from_parked and entry.from_parked != SESSION_LEVEL:
+        names.insert(0, entry.from_parked)
+    if twin := twin_of(event):
+        names.append(_place(event.session, twin))
+    yield names
+    if isinstance(event, HiddenIdsTold):
+        for pair in event.pairs:
+            yield [_place(event.session, chat) for chat in pair if chat]

@@ -16,6 +16,7 @@ from wsm.core.errors import BadInput, Unavailable
 from wsm.core.events import (
     CloseAsked,
     Event,
+    HiddenIdsTold,
     HistoryEvent,
     Kept,
     MessageAcked,
@@ -35,7 +36,7 @@ from wsm.store.database import Database
 from wsm.store.lane import Lane, contacts_of, open_lane
 from wsm.store.months import Months
 from wsm.streams.handover import Bell, Entry, Parking
-from wsm.telemetry import ENTRIES, EVENT_AGE, TIMERS, logger
+from wsm.telemetry import ENTRIES, EVENT_AGE, PEOPLE, TIMERS, logger
 from wsm.wire import waha
 from wsm.wire.waha_ids import chat_kind
 from wsm.worker import locks
@@ -48,6 +49,7 @@ Clock = Callable[[], datetime]
 _LOOKS = 20
 """How often a turn looks at the line again, at a hundred people each; later turns do what is left."""
 
+_ASKED = CloseAsked | Asked | TimerDue | HiddenIdsTold
 _KINDS = frozenset(TimerKind)
 _OF_WAHA = frozenset({Origin.WAHA, Origin.CATCH_UP})
 
@@ -198,12 +200,16 @@ class Turns:
             lane.observe(statuses)
             lane.hear(fresh)
             written = [event for event in fresh if isinstance(event, HistoryEvent)]
-            asked = [event for event in fresh if isinstance(event, CloseAsked | Asked | TimerDue)]
+            asked = [event for event in fresh if isinstance(event, _ASKED)]
             sends = [event for event in fresh if isinstance(event, SendAsked)]
             steps = await self._decided(lane, written, asked, sends, now) if written or asked or sends else []
             lane.note_acks([event for event in fresh if isinstance(event, MessageAcked)])
         for lock in lane.locks:
             locks.tell(*lock)
+        PEOPLE.labels("merged").inc(lane.merged)
+        PEOPLE.labels("conflict").inc(lane.conflicts)
+        if lane.conflicts:
+            log.warning("ids_in_conflict", tenant=tenant, count=lane.conflicts)
         effects = sum(isinstance(step, Effect) for step in steps)
         for event in fresh:
             if not (isinstance(event, MessageReceived) and event.backfilled):

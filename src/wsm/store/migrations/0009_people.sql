@@ -14,6 +14,6 @@ create index contacts_merged on contacts (tenant_id, merged_into) where merged_i
 -- All the ids of one.
 create index contact_aliases_of on contact_aliases (tenant_id, contact_id);
 
--- What never left is found by its conversation, too.
+-- What was never claimed and is over is found by its conversation, too.
 create index outbox_unsaid on outbox (tenant_id, conversation_id)
-    where claimed_at is null and state in ('failed', 'dropped');
+    where claimed_at is null and state not in ('pending', 'sending', 'indeterminate');

@@ -23,7 +23,7 @@ select a.id, a.name, a.capacity, a.online, a.queues, a.since, a.busy_at,
 from agents a order by a.id
 
 -- name: known_tickets
--- The open ticket of each conversation of these people, and the last one that was closed.
+-- The open ticket of each conversation of these people, and the last one that ended (not: became another one).
 select t.*
 from contact_aliases a cross join (select id from sessions where name = any (%(names)s)) s
 cross join lateral (
@@ -36,7 +36,8 @@ cross join lateral (
     union all
     (select id, conversation_id, queue_id, agent_id, state, level, entered_at, rank_at, seq, served_at, parked_at,
             closed_at, ended, told_place, told_at, told_updates, asked_at, silence_at, survey_until
-     from tickets where conversation_id = c.id and state = 'closed' order by id desc limit 1)) t
+     from tickets where conversation_id = c.id and state = 'closed' and ended is distinct from 'merged'
+     order by id desc limit 1)) t
 where a.alias = any (%(aliases)s)
 
 -- name: due_tickets

@@ -28,7 +28,8 @@ join queues q on q.id = t.queue_id
 join conversations c on c.id = t.conversation_id
 join sessions s on s.id = c.session_id
 where t.ended = 'overflow' and c.state = 'closed'
-  and not exists (select from tickets l where l.conversation_id = t.conversation_id and l.state = 'closed' and l.id > t.id)
+  and not exists (select from tickets l where l.conversation_id = t.conversation_id and l.state = 'closed'
+                  and l.ended is distinct from 'merged' and l.id > t.id)
   and not exists (select from outbox o where o.ticket_id = t.id and o.class = 'agent')
 order by t.closed_at limit %(many)s
 
@@ -57,7 +58,8 @@ order by t.served_at, t.id
 
 -- name: ticket_of_conversation
 select t.state, t.ended, q.name as queue, a.name as agent
-from (select * from tickets where conversation_id = %(conversation)s order by state = 'closed', id desc limit 1) t
+from (select * from tickets where conversation_id = %(conversation)s and ended is distinct from 'merged'
+      order by state = 'closed', id desc limit 1) t
 join queues q on q.id = t.queue_id
 left join agents a on a.id = t.agent_id and t.state = 'served'
 
@@ -74,7 +76,8 @@ select c.id, s.name as session, c.chat_id, c.state
 from conversations c
 join contact_aliases a on a.contact_id = c.contact_id
 join sessions s on s.id = c.session_id
-where a.alias = any (%(aliases)s) and (%(session)s::text is null or s.name = %(session)s)
+where a.alias = any (%(aliases)s) and (%(session)s::text is null or s.name = %(session)s) and c.merged_into is null
+group by c.id, s.name, c.chat_id, c.state
 order by c.id
 
 -- name: show_history
