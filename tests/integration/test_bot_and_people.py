@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from clockroom import ANA, BIA, ClockRoom
+from clockroom import ANA, BIA, CAIO, DUDA, ClockRoom
 from databases import Database as Urls
 from outboxes import INDETERMINATE, SENT
 from shop import Shop, shop
+from wsm.core.asks import Ask, SetAgent, Verb
 from wsm.core.bot import Bot
 from wsm.core.outbox import Outcome
 from wsm.store import fleet
@@ -77,6 +78,37 @@ async def test_without_a_bot_nothing_is_wanted_and_without_a_pause_each_message(
         await room.write(ANA, text="dois")
         assert await wanted(at) == (0 if bot is None else 2)
         assert "burst" not in await room.timers()
+
+
+async def test_what_ends_a_talk_or_gives_it_to_somebody_ends_the_wish_for_an_answer(database: Urls) -> None:
+    async with shop(database, capacity=5) as at:
+        room = ClockRoom(at)
+        await fleet.set_bot(at.system, at.tenant, Bot())
+        await fleet.set_queue(at.system, at.tenant, "two", pull=True)
+        await room.write(ANA, text="oi")
+        await at.close(ANA)
+        await room.write(BIA, text="oi")
+        await at.asks(Ask(verb=Verb.MOVE, queue="two"), BIA)
+        await room.write(CAIO, text="oi")
+        await at.asks(SetAgent(agent="lia"))
+        await at.asks(Ask(verb=Verb.ONLINE, agent="lia"))
+        await at.asks(Ask(verb=Verb.GIVE, agent="lia"), CAIO)
+        await at.turn(at.says(DUDA, "oi"), at.message(f"{DUDA}@c.us", "#fim", from_me=True))
+        await room.later(2)
+        assert "burst" not in await room.timers()
+        assert await wanted(at) == 0
+
+
+async def test_what_was_wanted_before_is_wanted_though_the_ticket_before_was_closed(database: Urls) -> None:
+    async with shop(database, capacity=5) as at:
+        room = ClockRoom(at)
+        await fleet.set_bot(at.system, at.tenant, Bot())
+        await fleet.set_queue(at.system, at.tenant, "default", reopen_hours=0)
+        await room.write(ANA, text="oi")
+        await at.close(ANA)
+        await room.write(ANA, text="outra coisa")
+        await room.later(1)
+        assert await wanted(at) == 1
 
 
 async def test_who_waits_in_line_hears_no_chatter(database: Urls) -> None:

@@ -6,10 +6,15 @@ from clockroom import ANA, BIA, CAIO, DUDA, ClockRoom
 from databases import Database as Urls
 from shop import shop
 from wsm.core.asks import Ask, SetAgent, Verb
+from wsm.core.events import Origin
 from wsm.core.hours import DAYS, Hours
+from wsm.core.moments import milliseconds
 from wsm.core.notices import Manners, Policy
 from wsm.core.templates import minutes_range, render
 from wsm.store import fleet, tickets
+from wsm.streams.handover import Bell
+from wsm.streams.keys import Kind
+from wsm.wire.waha import timer_command
 from wsm.worker import turn
 
 TURN = "Chegou a sua vez! Você está sendo atendido agora."
@@ -140,6 +145,28 @@ async def test_who_is_called_and_says_nothing_is_asked_once_and_loses_his_turn(d
         await room.write(BIA, text="voltei!")
         assert await at.line() == [(CAIO, None), (BIA, 1)]
         assert room.said_to(BIA) == ["Você está de volta à fila: é o nº 1."]
+
+
+async def test_a_timer_of_a_ticket_that_is_over_asks_nothing_of_the_next_one(database: Urls) -> None:
+    async with shop(database, capacity=2) as at:
+        room = ClockRoom(at)
+        await fleet.set_queue(at.system, at.tenant, "default", reopen_hours=0)
+        await room.write(ANA, BIA, CAIO)
+        await room.close(ANA)
+        assert "nudge" in await room.timers(), "of CAIO's turn"
+        await room.close(CAIO)
+        await room.write(CAIO, text="mais uma coisa")
+        at.later(400)
+        nudges = await room.rows("select id, kind, due_at from timers where kind = 'nudge'")
+        commands = [
+            timer_command(at.address.session, row.id, row.kind, milliseconds(row.due_at)) for row in nudges
+        ]
+        room.heard.clear()
+        for command in commands:
+            both = at.entry(command, Origin.CLOCK), at.entry(at.message(f"{CAIO}@c.us", "oi", from_me=True))
+            await at.turns.run(Bell(Kind.TURN, at.tenant, "both", both, frozenset(), alone=False))
+        await room.send()
+        assert room.said_to(CAIO) == []
 
 
 async def test_who_answers_his_turn_is_left_in_peace(database: Urls) -> None:

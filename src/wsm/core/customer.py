@@ -13,8 +13,8 @@ from wsm.core.bot import Bot, Rule, complete_at, rule
 from wsm.core.conversation import State
 from wsm.core.events import MessageReceived
 from wsm.core.notices import ASKING, LEAVING, LEAVING_A_MESSAGE, STAYING, Told, is_answered, word
-from wsm.core.tickets import ConversationId, Effect, Ended
-from wsm.core.timers import TimerKind
+from wsm.core.tickets import ConversationId, Effect, Ended, Spot
+from wsm.core.timers import Fired, TimerKind
 
 _SCORES = frozenset("12345")
 
@@ -78,10 +78,8 @@ def wrote(who: ConversationId, state: State, talk: Talk, line: Line, bot: Bot | 
 
     bot  the tenant's, None if nobody answers by himself
     """
-    spot = line.spot(who)
-    served = state is State.SERVED and spot is not None and spot.agent is not None
     human = talk.human_until is not None and talk.human_until > line.now
-    if bot is None or state is State.WAITING or served or human:
+    if bot is None or human or _somebody_has(line.spot(who), state):
         return []
     if not bot.debounce:
         return [AnswerWanted(who)]
@@ -89,3 +87,22 @@ def wrote(who: ConversationId, state: State, talk: Talk, line: Line, bot: Bot | 
     due_at = complete_at(line.now, talk.burst_since, bot)
     args = {"since": talk.burst_since.isoformat()}
     return [Arm(kind=TimerKind.BURST, due_at=due_at, conversation=who, args=args)]
+
+
+def paused(fired: Fired, line: Line) -> list[Aftermath]:
+    """Say that an answer is wanted to a burst that is complete, unless somebody has the talk by now, or its
+    ticket was closed since the burst began."""
+    who = fired.conversation
+    if who is None or fired.human:
+        return []
+    spot = line.spot(who)
+    if spot is not None and fired.case is not None and spot.closed_at is not None:
+        began_at = datetime.fromisoformat(str(fired.case.args["since"]))
+        if spot.ended is not Ended.OVERFLOW and spot.closed_at >= began_at:
+            return []
+    return [] if _somebody_has(spot, spot.state if spot else State.START) else [AnswerWanted(who)]
+
+
+def _somebody_has(spot: Spot | None, state: State) -> bool:
+    """Whether an answer by nobody in particular would disturb: he waits, or an agent serves him."""
+    return state is State.WAITING or (state is State.SERVED and spot is not None and spot.agent is not None)

@@ -13,7 +13,7 @@ survey that is open, a bot that is silent) has no timer.
     tend       ticket   waits, agents and parkings that took long   what the line says
     pulse      queue    how far everybody moved                     tells those who moved far
     hours      queue    whether it is open                          opens or closes it
-    burst      talk     -                                           an answer is wanted to all of it
+    burst      talk     whether nobody else has it by now           an answer is wanted to all of it
 """
 
 from collections.abc import Callable, Mapping
@@ -56,6 +56,7 @@ OF_TICKETS = frozenset(
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A ticket as its timer finds it.
 
+    ticket       its number
     place        among those who wait
     turn_told_at when he was told that it is his turn, None: he has not heard of it
     heard_at     his last word
@@ -65,6 +66,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: State
+    ticket: int | None = None
     place: int | None = None
     told: Told = Told()
     served_at: datetime | None = None

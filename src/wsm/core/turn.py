@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from wsm.core import customer, hours, timers
-from wsm.core.aftermath import Aftermath, AnswerWanted, Arm, Tell, TellFar, TellPlace, TookOver, after
+from wsm.core.aftermath import Aftermath, Arm, Tell, TellFar, TellPlace, TookOver, after
 from wsm.core.asks import Ask, Asked, follow
 from wsm.core.attendance import Line
 from wsm.core.bot import PAUSE, Bot
@@ -275,9 +275,8 @@ class _Turn:
             self._hours(fired)
         elif fired.kind is TimerKind.PULSE and fired.queue is not None:
             self.steps.append(TellFar(fired.queue))
-        elif fired.kind is TimerKind.BURST and who is not None:
-            if not fired.human:
-                self.steps.append(AnswerWanted(who))
+        elif fired.kind is TimerKind.BURST:
+            self.steps += customer.paused(fired, line)
         elif who is not None and fired.case is not None:
             self._of_ticket(fired.kind, who, fired.case)
 
@@ -301,7 +300,7 @@ class _Turn:
     def _of_ticket(self, kind: TimerKind, who: ConversationId, case: Case) -> None:
         line = self._line
         spot, now = line.spot(who), line.now
-        if spot is None:
+        if spot is None or spot.ticket != case.ticket:
             return
         queue = line.queues[spot.queue]
         heard = [at for at in (case.heard_at, self._heard.get(who)) if at is not None]

@@ -296,6 +296,7 @@ def _fired(row: Any) -> Fired:
     if row.id is not None:
         case = Case(
             state=State(row.state),
+            ticket=row.id,
             place=row.place,
             told=_told(row),
             served_at=row.served_at,

@@ -11,7 +11,7 @@ do update set args = excluded.args,
     rung_at = case when %(sooner)s and timers.due_at <= excluded.due_at then timers.rung_at end
 
 -- name: take_timers
--- Those whose time has come, with the tickets that they are about as they are now.
+-- Those whose time has come, with the tickets that they are about as they are now: of a talk, its newest one.
 with taken as (
     delete from timers where id = any (%(timers)s) and due_at <= %(now)s
     returning id, kind, conversation_id, ticket_id, queue_id, args)
@@ -23,7 +23,10 @@ select k.id as timer, k.kind, coalesce(k.conversation_id, t.conversation_id) as 
            select count(*) from tickets w where w.queue_id = t.queue_id and w.state = 'waiting'
            and (w.rank_at, w.seq) <= (t.rank_at, t.seq)) end as place
 from taken k
-left join tickets t on t.id = k.ticket_id
+left join tickets t on t.id = coalesce(
+    k.ticket_id,
+    (select id from tickets where conversation_id = k.conversation_id and state <> 'closed'),
+    (select id from tickets where conversation_id = k.conversation_id and state = 'closed' order by id desc limit 1))
 left join conversations c on c.id = k.conversation_id
 left join lateral (
     select max(m.sent_at) filter (where m.author = 'customer') as heard_at,
