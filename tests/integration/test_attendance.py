@@ -287,6 +287,16 @@ LOOKS: Mapping[str, dict[str, Any]] = {
         "queue": 1, "many": 5, "near": 5, "step": 3, "at_most": 5, "every": timedelta(minutes=2), "mark": "x",
         "now": START, "expires_at": START, "tenant": 1460561546,
     },
+    "tend_next": {
+        "open": '[{"queue": 1, "since": null}]', "parked": timedelta(days=1), "gone": timedelta(minutes=2),
+        "now": START, "tenant": 1460561546,
+    },
+    "take_timers": {"timers": [1], "now": START},
+    "set_timers": {
+        "timers": '[{"place": 0, "kind": "pulse", "queue": 1, "due": "2026-11-20T12:00:00Z", "args": {}}]',
+        "sooner": True, "tenant": 1460561546,
+    },
+    "measure_queue": {"queue": 1, "since": START - timedelta(days=7)},
 }  # fmt: skip
 
 
@@ -302,6 +312,28 @@ async def test_no_look_at_the_line_reads_all_of_it(database: Urls) -> None:
             read = [*rows_read(plan[0]["Plan"])]
             assert all("Seq Scan" not in node or rows < 50 for node, rows in read), (name, read)
             assert sum(rows for _, rows in read) < 1000, (name, read)
+
+
+async def test_however_many_timers_ask_for_places_a_queue_is_walked_once(database: Urls) -> None:
+    async with shop(database) as at:
+        crowded(database, 5_000)
+        room = Outbox(at)
+        async with at.database.transaction(at.tenant) as transaction:
+            await transaction._connection.execute(
+                b"insert into timers (tenant_id, kind, ticket_id, due_at)"
+                b" select tenant_id, 'silence', id, entered_at from tickets order by id desc limit 50"
+            )
+        timers = [row.id for row in await room.rows("select id from timers")]
+    with psycopg.connect(database.app_url, options="-c search_path=wsm") as app:
+        app.execute("select set_config('wsm.tenant', '1460561546', false)")
+        asked = {"timers": timers, "now": START}
+        [(plan,)] = app.execute(b"explain (analyze, format json) " + QUERIES["take_timers"], asked).fetchall()
+        assert sum(rows for _, rows in rows_read(plan[0]["Plan"])) < 15_000, "50 walks are 250,000"
+        app.rollback()
+        app.execute("select set_config('wsm.tenant', '1460561546', false)")
+        rows = app.execute(QUERIES["take_timers"], asked)
+        place = [column.name for column in rows.description or ()].index("place")
+        assert sorted(row[place] for row in rows) == [*range(4_951, 5_001)]
 
 
 def rows_read(plan: dict[str, Any]) -> Any:

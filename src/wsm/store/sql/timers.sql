@@ -12,21 +12,30 @@ do update set args = excluded.args,
 
 -- name: take_timers
 -- Those whose time has come, with the tickets that they are about as they are now: of a talk, its newest one.
+-- The places are counted in one walk along each queue, however many timers ask for them.
 with taken as (
     delete from timers where id = any (%(timers)s) and due_at <= %(now)s
-    returning id, kind, conversation_id, ticket_id, queue_id, args)
+    returning id, kind, conversation_id, ticket_id, queue_id, args),
+places as (
+    select l.id, l.place
+    from (select t.queue_id, max(t.rank_at) as rank_at
+          from taken k join tickets t on t.id = k.ticket_id
+          where t.state = 'waiting' group by t.queue_id) last
+    cross join lateral (
+        select id, row_number() over (order by rank_at, seq) as place
+        from tickets where queue_id = last.queue_id and state = 'waiting' and rank_at <= last.rank_at
+        offset 0) l)
 select k.id as timer, k.kind, coalesce(k.conversation_id, t.conversation_id) as talk, k.queue_id as of_queue, k.args,
        t.id, t.conversation_id, t.queue_id, t.agent_id, t.state, t.level, t.entered_at, t.rank_at, t.seq, t.served_at,
        t.parked_at, t.closed_at, t.ended, t.told_place, t.told_at, t.told_updates, t.asked_at, t.silence_at,
        t.turn_told_at, h.heard_at, h.said_at, coalesce(c.human_until > %(now)s, false) as human,
-       case when t.state = 'waiting' then (
-           select count(*) from tickets w where w.queue_id = t.queue_id and w.state = 'waiting'
-           and (w.rank_at, w.seq) <= (t.rank_at, t.seq)) end as place
+       p.place
 from taken k
 left join tickets t on t.id = coalesce(
     k.ticket_id,
     (select id from tickets where conversation_id = k.conversation_id and state <> 'closed'),
     (select id from tickets where conversation_id = k.conversation_id and state = 'closed' order by id desc limit 1))
+left join places p on p.id = t.id
 left join conversations c on c.id = k.conversation_id
 left join lateral (
     select max(m.sent_at) filter (where m.author = 'customer') as heard_at,
