@@ -56,8 +56,8 @@ SEND_SECONDS = 0.4
 _WORKERS = 2
 _ROOM = Limits(tenant_entries=100_000, tenant_bytes=1 << 28, all_bytes=1 << 29, quarantine_entries=100)
 _NEXT = """
-select least((select min(due_at) from wsm.pace),
-             (select min(due_at) from wsm.timers where rung_at is null)) as at
+select (select min(due_at) from wsm.pace) as deliveries,
+       (select min(due_at) from wsm.timers where rung_at is null) as timers
 """
 
 
@@ -151,25 +151,27 @@ class City:
         look  is awaited whenever everything has come to rest
         """
         while True:
-            due_at = await self._due_at()
-            moments = [at for at in (self.agenda.next_at, due_at) if at is not None]
+            due = await self.row(_NEXT)
+            moments = [at for at in (self.agenda.next_at, *due) if at is not None]
             if not moments or min(moments) > until:
                 return
             self.moments += 1
             self.clock.now = max(whole_second(min(moments)), whole_second(self.clock.now + BETWEEN_ACTIONS))
-            if due_at is not None and due_at <= self.clock.now:
-                await self._tick()
+            await self._tick(*due)
             await self.agenda.happen()
             await self.settle()
             await look()
 
-    async def _tick(self) -> None:
-        """Let wsm's clock do what is due; the rest of its duties, which find nothing here, once a minute."""
-        if self.clock.now - self._ticked_at >= timedelta(minutes=1):
-            self._ticked_at = self.clock.now
+    async def _tick(self, deliveries: datetime | None, timers: datetime | None) -> None:
+        """Let wsm's clock ring for what is due; the rest of its duties find nothing here: once a minute."""
+        now = self.clock.now
+        if now - self._ticked_at >= timedelta(minutes=1):
+            self._ticked_at = now
             await self.ticking.tick()
-        else:
+            return
+        if timers is not None and timers <= now:
             await self.ticking._ring_timers()
+        if deliveries is not None and deliveries <= now:
             await self.ticking._ring_deliveries()
 
     async def settle(self) -> None:
@@ -187,11 +189,6 @@ class City:
     def _is_busy(self, seen: int) -> bool:
         """Whether something has come since, or is still to come."""
         return bool(self._running() or self.waha.world.chores.unfinished or self.wire.accepted != seen)
-
-    async def _due_at(self) -> datetime | None:
-        row = await self.row(_NEXT)
-        at: datetime | None = row.at
-        return at
 
     def _running(self) -> list[asyncio.Task[None]]:
         return [task for hands in self.hands for task in hands.at_work]
@@ -238,7 +235,7 @@ async def city(plan: Plan, redis_url: str, urls: Urls) -> AsyncIterator[City]:
         at.waha = await stack.enter_async_context(
             WahaSandbox(engine=Engine.GOWS, tempo=tempo, now_ms=clock.ms)
         )
-        at.waha.world.journal = at.heard
+        at.waha.world.journal, at.waha.world.acks = at.heard, (2,)
         at.handset = at.waha.lifecycle._handset
         at.gateways = _gateways(at.waha, clock)
         stack.push_async_callback(at.gateways.aclose)

@@ -14,6 +14,7 @@ import msgspec
 
 from day.books import Books, whose
 from day.line import Truth, truths
+from day.people import Wrote
 from day.words import PLACES, TURNS, Read, Word, read
 from wsm.sandbox.waha.phones import Received
 
@@ -219,14 +220,17 @@ def _check_sent(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, l
 
 def _check_order(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, list[str]]) -> None:
     """A chat's history is in the order of writing, and what an agent says comes in the order of saying."""
-    order = {each.id: each.order for each in books.wrote}
-    histories: dict[tuple[str, str], list[int]] = defaultdict(list)
+    wrote = {each.id: each for each in books.wrote}
+    histories: dict[tuple[str, str], list[Wrote]] = defaultdict(list)
     for row in books.kept:
-        if row.author == "customer" and row.bare_id in order:
-            histories[row.session, whose(row.chat_id)].append(order[row.bare_id])
-    for chat, numbers in histories.items():
-        if numbers != sorted(numbers):
-            found["reordered"].append(f"the history of {chat} is {numbers}")
+        if row.author == "customer" and row.bare_id in wrote:
+            histories[row.session, whose(row.chat_id)].append(wrote[row.bare_id])
+    for chat, those in histories.items():
+        found["reordered"] += [
+            f"in the history of {chat} message {later.order} stands before {earlier.order}"
+            for later, earlier in pairwise(those)
+            if later.order > earlier.order and _can_be_told(earlier, later)
+        ]
     asked: dict[tuple[str, str], list[str]] = defaultdict(list)
     for each in books.asked:
         if each.said is not None:
@@ -238,6 +242,12 @@ def _check_order(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, 
     for chat, texts in came.items():
         if texts != [text for text in asked[chat] if text in texts]:
             found["reordered"].append(f"{chat} heard {texts}")
+
+
+def _can_be_told(earlier: Wrote, later: Wrote) -> bool:
+    """Whether their order is known: WhatsApp tells seconds, and of what it held nothing more exact."""
+    same_second = earlier.at.replace(microsecond=0) == later.at.replace(microsecond=0)
+    return not (same_second and (earlier.held or later.held))
 
 
 def _ends(books: Books, found: Mapping[str, list[str]]) -> dict[str, str]:

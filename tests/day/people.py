@@ -29,7 +29,11 @@ _KINDS = ("text",) * 24 + ("image", "voice", "location", "contact", "poll", "sti
 
 
 class Wrote(msgspec.Struct, frozen=True):
-    """A message that a customer sent. order: of all that he sent."""
+    """A message that a customer sent.
+
+    order  of all that he sent
+    held   the number was away: WhatsApp kept it
+    """
 
     tenant: TenantId
     session: SessionName
@@ -39,6 +43,7 @@ class Wrote(msgspec.Struct, frozen=True):
     text: str
     at: datetime
     order: int
+    held: bool
 
 
 class Customer:
@@ -136,7 +141,17 @@ class Customer:
             )
             city.handset.hear(self.session, said)
         self._wrote.append(
-            Wrote(self.shop.tenant, self.session, self.who, id_, kind, body, city.clock(), self._order)
+            Wrote(
+                tenant=self.shop.tenant,
+                session=self.session,
+                who=self.who,
+                id=id_,
+                kind=kind,
+                text=body,
+                at=city.clock(),
+                order=self._order,
+                held=not city.waha.session(self.session).reachable,
+            )
         )
 
     def _say_odd(self, kind: str, id_: str) -> None:
@@ -146,12 +161,15 @@ class Customer:
         chat = ids.phone_chat(self.who)
         payload = bodies.message(world, session, Message(id_, chat, False, "app", "", now, 2))
         payload["_data"]["Message"] = _ODD[kind]
-        self._city.waha.courier.emit(session, "message.any", payload)
+        self._city.handset._reach(
+            self.session, lambda now: self._city.waha.courier.emit(now, "message.any", payload)
+        )
 
     def _call(self, id_: str) -> None:
-        session = self._city.waha.session(self.session)
         payload = {"id": id_, "from": ids.phone_chat(self.who), "timestamp": self._city.clock.ms() // 1000}
-        self._city.waha.courier.emit(session, "call.received", payload)
+        self._city.handset._reach(
+            self.session, lambda now: self._city.waha.courier.emit(now, "call.received", payload)
+        )
 
     def _after(self, seconds: float, action: Any) -> None:
         self._city.agenda.after(seconds, action)

@@ -11,6 +11,7 @@ from day.city import city
 from day.people import People
 from day.plan import Plan
 from day.staff import Staff, supervise
+from day.troubles import Troubles
 
 
 async def run(plan: Plan, redis_url: str, urls: Urls, *, until: datetime | None = None) -> Books:
@@ -32,6 +33,7 @@ async def run(plan: Plan, redis_url: str, urls: Urls, *, until: datetime | None 
             people, staff = People(at), Staff(at)
             await staff.begin()
             supervise(at, plan, plan.chance("supervisor"))
+            Troubles(at).come(plan)
 
             async def look() -> None:
                 arrivals, at.arrivals = at.arrivals, []

@@ -19,12 +19,14 @@ from wsm.core.tickets import Level
 
 _AUDIT = """
 select a.id, a.tenant_id, a.what, a.ticket_id, t.state, g.name as agent, c.chat_id, s.name as session
-from wsm.audit a
+from unnest(%s::bigint[]) of (tenant_id)
+cross join lateral (
+    select * from wsm.audit where tenant_id = of.tenant_id and id > %s and what like 'ticket.%%' offset 0) a
 join wsm.tickets t on t.tenant_id = a.tenant_id and t.id = a.ticket_id
 join wsm.conversations c on c.tenant_id = t.tenant_id and c.id = t.conversation_id
 join wsm.sessions s on s.tenant_id = c.tenant_id and s.id = c.session_id
 left join wsm.agents g on g.tenant_id = t.tenant_id and g.id = t.agent_id and t.state = 'served'
-where a.id > %s and a.what like 'ticket.%%' order by a.id
+order by a.id
 """
 _NAMES = ("Ana", "Beto", "Carla", "Davi", "Elis", "Fábio", "Gabi", "Hugo", "Iara", "Jonas")
 _LETTER_SECONDS = 0.12
@@ -106,7 +108,7 @@ class Agent:
         else:
             await city.reply(self.shop, talk.session, talk.chat, Text(text=text), by=self.name, said=text)
         talk.rounds -= 1
-        pause = chance.uniform(60, 260) + len(text) * _LETTER_SECONDS
+        pause = chance.uniform(120, 540) + len(text) * _LETTER_SECONDS
         self._then(talk, pause, self._speaks if talk.rounds > 0 else self._ends)
 
     async def _ends(self, talk: Talk) -> None:
@@ -161,6 +163,7 @@ class Staff:
             for each in [Agent(at, shop, number)]
         }
         self._talks: dict[tuple[int, int], Talk] = {}
+        self._tenants = [shop.tenant for shop in at.plan.shops]
         self._seen = 0
 
     def __iter__(self) -> Any:
@@ -176,7 +179,7 @@ class Staff:
 
     async def look(self) -> None:
         """See what became of the tickets since the last time."""
-        rows = await self._city.rows(_AUDIT, self._seen)
+        rows = await self._city.rows(_AUDIT, self._tenants, self._seen)
         for row in rows:
             self._seen = row.id
             key = (row.tenant_id, row.ticket_id)
