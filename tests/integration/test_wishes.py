@@ -60,3 +60,19 @@ async def test_who_was_pestered_hears_that_it_is_over(database: Urls, per_day: i
         await at.turn(at.says(ANA, "SAIR"))
         [text] = await said(box)
         assert text.startswith("Pronto"), "neither the loop nor the day's limit are the customer's"
+
+
+@pytest.mark.parametrize("person_first", [True, False])
+async def test_who_talks_to_a_person_hears_that_his_wish_was_heard(
+    database: Urls, *, person_first: bool
+) -> None:
+    async with shop(database) as at:
+        box = Outbox(at)
+        await at.turn(at.says(ANA, "oi"))
+        await said(box)
+        at.later(60)
+        bodies = [at.message(CHAT, "bom dia", from_me=True), at.says(ANA, "PARAR")]
+        for body in bodies if person_first else reversed(bodies):
+            await at.turn(body)
+        [text] = await said(box)
+        assert text.startswith("Pronto"), "the bot is silent, and this is no talk of a bot's"

@@ -23,6 +23,13 @@ _WORDS = {
 }
 
 
+def confirms(intent_key: str) -> bool:
+    """Whether an intent of this key says that a wish was heard: that is no talk of the bot's."""
+    return intent_key.partition(":")[0] in _CONFIRMING
+
+
+_CONFIRMING = frozenset(Wish)
+"""How the keys of confirmations begin (`store.intents.wished`), and no others."""
 _CHARACTERS = 64
 """Of a text that may be a word alone. To take a long one apart could cost seconds: the time grows with the
 square of the marks on one letter, and any customer may send 65,536 of them."""

@@ -12,6 +12,7 @@ from wsm.core.conversation import State
 from wsm.core.hours import Hours, in_words, is_open, next_opening
 from wsm.core.notices import Pace, Policy, Told, estimate
 from wsm.core.templates import minutes_range, render
+from wsm.core.wishes import confirms
 
 _TRUE_IN: Mapping[str, State] = {
     "turn": State.SERVED,
@@ -60,7 +61,8 @@ def rendered(row: Any, now: datetime) -> Saying | Later | Drop:
         case SendClass.TURN | SendClass.SURVEY if is_notice:
             return _about_ticket(row, now)
         case SendClass.BOT if row.human_until is not None and row.human_until > now:
-            return Drop(HUMAN)
+            if not confirms(row.intent_key):
+                return Drop(HUMAN)
     return Saying(row.body or "")
 
 

@@ -33,7 +33,7 @@ from wsm.core.pacing import (
     refused,
     typing_time,
 )
-from wsm.core.wishes import Wish
+from wsm.core.wishes import confirms
 from wsm.store.database import Transaction
 from wsm.store.notices import TOO_SOON, Drop, Later, Saying, rendered
 from wsm.telemetry import SENDS_REFUSED
@@ -41,8 +41,6 @@ from wsm.telemetry import SENDS_REFUSED
 _TYPED = frozenset(
     {"text", "image", "file", "voice", "video", "location", "contact", "poll"}
 )  # messages of their own
-_WISHES = frozenset(Wish)
-"""How the keys of confirmations begin (`store.intents.wished`), and no others."""
 
 
 class Pacing(msgspec.Struct, frozen=True):
@@ -214,7 +212,7 @@ def _head(row: Any, pace: Pace) -> Head:
         kind=row.kind,
         typed=row.typing_until is not None,
         types=pace.typing and row.kind in _TYPED and row.chat_kind == "direct",
-        confirms=row.intent_key.partition(":")[0] in _WISHES,
+        confirms=confirms(row.intent_key),
     )
 
 

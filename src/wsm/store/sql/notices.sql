@@ -61,7 +61,8 @@ select %(tenant)s, session_id, min(not_before) from added group by session_id
 on conflict (tenant_id, session_id) do update set due_at = least(pace.due_at, excluded.due_at)
 
 -- name: took_over
--- A person has spoken: what the bot was about to say is not said any more, and nothing it was asked is open.
+-- A person has spoken: what the bot was about to say is not said any more, and nothing it was asked is open. That a
+-- wish was heard is said all the same.
 with talk as (
     update conversations set human_until = %(until)s where id = %(conversation)s returning id),
 ticket as (
@@ -70,6 +71,7 @@ burst as (
     delete from timers where conversation_id = %(conversation)s and kind = 'burst')
 update outbox set state = 'dropped', reason = 'a person has spoken', settled_at = %(now)s
 where conversation_id = (select id from talk) and class = 'bot' and state = 'pending'
+  and split_part(intent_key, ':', 1) not in ('opted_out', 'opted_in')
 
 -- name: bot_may_speak
 update conversations set human_until = null where id = %(conversation)s and human_until is not null
