@@ -71,7 +71,7 @@ async def test_a_gateway_that_is_away_postpones_with_a_reason_and_loses_nothing(
         for intent in await office.intents():
             assert (intent.state, intent.attempts) == ("pending", 0)
             assert intent.reason.startswith("not reached")
-            assert intent.not_before > office.at.now
+        assert await away(office) == ("away", 5)
         assert await office.said() == []
         await office.waha.start()
         await office.open(office.at.address.session)
@@ -90,6 +90,37 @@ async def test_a_session_that_does_not_work_waits_and_the_others_do_not(database
         first, second = await office.intents()
         assert (first.state, second.state) == ("pending", "sent")
         assert "session_not_working" in first.reason
+
+
+async def away(office: PostOffice) -> tuple[str, int]:
+    """Why the first session waits, and for how many seconds."""
+    [row] = await office.rows("select waits, due_at from pace order by session_id limit 1")
+    return row.waits, int((row.due_at - office.at.now) / timedelta(seconds=1.15))  # the mean of its jitter
+
+
+async def test_a_session_that_does_not_work_is_left_alone_for_longer_each_time(database: Urls) -> None:
+    async with post_office(database) as office:
+        await office.write(ANA)
+        await office.deliver()
+        await office.waha.lifecycle.stop(office.waha.session(office.at.address.session))
+        await office.write(*FAULTS)
+        waits = []
+        for _ in range(5):
+            await office.deliver()
+            waits.append(await away(office))
+            await office.deliver()
+            attempts = [intent.attempts for intent in await office.intents()]
+            assert sum(attempts) == 2, "one was tried, with an id that was at hand"
+            office.ahead += timedelta(seconds=40)
+        assert [seconds for _, seconds in waits] == pytest.approx([5, 10, 20, 30, 30], abs=1)
+        [row] = await office.rows("select replies, total from pace")
+        assert tuple(row) == (1, 1), "nobody heard of it"
+        office.ahead -= timedelta(seconds=39)
+        office.clock()
+        works = {"name": office.at.address.session, "status": "WORKING"}
+        await office.at.turn(office.at.body("session.status", works))
+        [row] = await office.rows("select due_at from pace")
+        assert row.due_at <= office.at.now, "it is back"
 
 
 async def test_a_session_that_hangs_delays_no_other_one_of_its_tenant(

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from databases import Database as Urls
-from outboxes import Outbox, fresh_id
+from outboxes import INDETERMINATE, PENDING, Outbox, fresh_id
 from paced import MONDAY, Paced
 from postoffice import PostOffice, post_office
 from shop import Shop, shop
 from unpaced import PACING, QUICK
 from wsm.core.content import SendClass, Text
+from wsm.core.errors import GatewayRefused
 from wsm.core.ids import ChatId
-from wsm.core.outbox import Claimed, Composing
+from wsm.core.outbox import Claimed, Composing, Outcome, after_error
 from wsm.core.pacing import Pace
 from wsm.sandbox.waha.faults import Wrong
 from wsm.store import fleet, outbox
@@ -357,6 +358,49 @@ async def test_a_bot_that_repeats_itself_falls_silent_in_that_chat_alone(databas
             (f"{ANA}@c.us", timedelta(hours=1))
         ]
         assert [what for what, _ in await at.audit()].count("bot.paused") == 1
+
+
+async def test_what_nobody_heard_of_takes_no_place_in_a_budget(database: Urls) -> None:
+    async with shop(database, capacity=9) as at:
+        box = Outbox(at)
+        await at.turn(*(at.says(phone, "oi") for phone in phones(3)))
+
+        async def counted() -> list[Any]:
+            [pace] = await box.rows("select replies, total from pace")
+            numbers = await box.rows("select number from outbox order by id")
+            return [tuple(pace), [row.number for row in numbers]]
+
+        away = Outcome(PENDING, "not reached", not_before=at.now, away=True)
+        for _ in range(3):
+            await box.settle(await box.must_claim(), away)
+            assert await counted() == [(0, 0), [None] * 3]
+        first = await box.must_claim()
+        await box.settle(first, Outcome(INDETERMINATE, "no answer in time", not_before=at.now))
+        second = await box.must_claim()
+        await box.settle(first, away)
+        assert await counted() == [(2, 2), [1, 2, None]], "another has been numbered since"
+        await box.sent(second)
+        await box.must_claim()
+        [total, numbers] = await counted()
+        assert total == (3, 3), "no two have one number"
+        assert sorted(number or 0 for number in numbers) in ([0, 2, 3], [1, 2, 3])
+
+
+async def test_whatsapp_is_asked_ever_more_rarely_when_it_says_too_fast(database: Urls) -> None:
+    async with shop(database, capacity=9) as at:
+        box = Outbox(at)
+        await at.turn(*(at.says(phone, "oi") for phone in phones(3)))
+        error, began, asked, looks = GatewayRefused(500, "rate_limited"), at.now, 0, 0
+        while at.now < began + timedelta(hours=1):
+            looks += 1
+            if claimed := await box.claim():
+                asked += 1
+                await box.settle(claimed, after_error(error, attempt=claimed.attempt, now=at.now))
+            else:
+                [pace] = await box.rows("select due_at from pace")
+                at.now = pace.due_at
+        assert {row.attempts for row in await box.intents()} == {6}, "after 1, 2, 4, 8, 16 and 32 minutes"
+        assert (asked, looks) == (18, 24), "and whoever waits is looked at when his time has come"
 
 
 TYPES = Pacing(Pace(gap_seconds=0, contact_gap_seconds=0, ramp_seconds=0), lambda: 0.5)

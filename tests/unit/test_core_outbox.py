@@ -52,6 +52,31 @@ def test_an_error_says_whether_it_left(error: WsmError, state: IntentState) -> N
         assert outcome.not_before > NOW
 
 
+def test_what_was_too_fast_waits_ever_longer_and_as_long_as_it_is_asked_to() -> None:
+    def waits(attempt: int, asked: float | None = None) -> float:
+        error = GatewayRefused(429, "rate_limited", retry_after_seconds=asked)
+        outcome = after_error(error, attempt=attempt, now=NOW)
+        assert (outcome.state, outcome.away) == (IntentState.PENDING, False)
+        assert outcome.not_before is not None
+        return (outcome.not_before - NOW) / timedelta(minutes=1)
+
+    assert [waits(attempt) for attempt in (1, 2, 3, 6, 7, 10_000)] == [1, 2, 4, 32, 60, 60]
+    assert [waits(1, asked) for asked in (1.0, 600.0, 7 * 86_400.0)] == [1, 10, 60]
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (GatewayUnavailable("gateway answered 422: session_not_working"), True),
+        (GatewayRefused(401, "unauthorized"), True),
+        (GatewayRefused(400, "bad_request"), False),
+        (OutcomeUnknown("no answer in time"), False),
+    ],
+)
+def test_who_was_not_there_heard_nothing(error: WsmError, away: bool) -> None:
+    assert after_error(error, attempt=1, now=NOW).away is away
+
+
 def test_delays_grow_to_an_end() -> None:
     seconds = [delay(attempt).total_seconds() for attempt in (1, 2, 3, 4, 5, 6, 7, 1000)]
     assert seconds == [1, 2, 5, 10, 20, 30, 30, 30]

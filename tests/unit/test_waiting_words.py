@@ -48,6 +48,10 @@ class Pace(msgspec.Struct, kw_only=True):
         (Intent(), "is next, or waits for what is before it"),
         (Intent(due_at=LATER, waits="hours"), f"waits until 20 Nov 12:05:00: {REASONS[Why.HOURS]}"),
         (
+            Intent(due_at=LATER, waits="away", reason="gateway answered 401: unauthorized"),
+            f"waits until 20 Nov 12:05:00: {REASONS[Why.AWAY]} (gateway answered 401: unauthorized)",
+        ),
+        (
             Intent(not_before=LATER, reason="contact_gap"),
             f"waits until 20 Nov 12:05:00: {REASONS[Why.CONTACT_GAP]}",
         ),

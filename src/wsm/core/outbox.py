@@ -19,7 +19,7 @@ from wsm.core.errors import GatewayRefused, OutcomeUnknown, Refused, WsmError
 from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
 
 LOOK_UP_AGAIN = timedelta(seconds=2)
-_AFTER_A_LOCK = timedelta(minutes=1)
+_AFTER_A_LOCK, _LONGEST_AFTER_A_LOCK = timedelta(minutes=1), timedelta(hours=1)
 _FILE_DELAY, _LONGEST_FILE_DELAY = timedelta(seconds=20), timedelta(minutes=10)
 _DELAYS_SECONDS = (1, 2, 5, 10, 20, 30)
 _MENDING = 5
@@ -175,13 +175,20 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of an attempt. not_before: when the intent may be looked at again. lock: what it showed."""
+    """What became of an attempt.
+
+    not_before  when the intent may be looked at again
+    lock        what it showed
+    away        nobody heard of it, for its session or gateway is away: it counts as no message, and what else
+                the session has to say waits with it
+    """
 
     state: IntentState
     reason: str = ""
     bare_id: BareId | None = None
     not_before: datetime | None = None
     lock: Lock | None = None
+    away: bool = False
 
 
 def after_error(
@@ -191,7 +198,8 @@ def after_error(
 
     A gateway that is away, or refuses for a reason that somebody can mend (a wrong key, a missing session),
     delays the intent; any other refusal ends it; an unknown outcome waits for evidence. What WhatsApp holds
-    back is not tried again where its correspondent never wrote (`cold`): to insist makes it worse.
+    back is not tried again where its correspondent never wrote (`cold`), and ever more rarely where he did:
+    to insist makes it worse.
     """
     until = error.until if isinstance(error, GatewayRefused) else None
     lock = next((Lock(why, until) for why in LOCKS if why in str(error)), None)
@@ -203,8 +211,16 @@ def after_error(
     mendable = isinstance(error, GatewayRefused) and (slowed or error.status in _MENDABLE_STATUSES)
     if isinstance(error, Refused) and (not mendable or (lock is not None and cold)):
         return Outcome(IntentState.FAILED, str(error), lock=lock)
-    later = delay(attempt) if lock is None else _AFTER_A_LOCK
+    if lock is None:
+        return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt), away=True)
+    asked = timedelta(seconds=_seconds_asked(error))
+    later = min(max(_AFTER_A_LOCK * (1 << min(attempt - 1, 10)), asked), _LONGEST_AFTER_A_LOCK)
     return Outcome(IntentState.PENDING, str(error), not_before=now + later, lock=lock)
+
+
+def _seconds_asked(error: WsmError) -> float:
+    """How long the gateway asks one to wait."""
+    return (error.retry_after_seconds or 0.0) if isinstance(error, GatewayRefused) else 0.0
 
 
 def delay(attempt: int) -> timedelta:

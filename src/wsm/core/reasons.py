@@ -20,6 +20,7 @@ class Why(StrEnum):
     CONTACT_DAY = "contact_day"
     EXIT = "exit"
     NUMBER = "number"
+    AWAY = "away"
     LATER = "later"
     FIRST_OFF = "first_off"
     OPTED_OUT = "opted_out"
@@ -42,6 +43,7 @@ REASONS = {
     Why.CONTACT_DAY: "the same person got as many automatic messages as a day may bring",
     Why.EXIT: "the session has no way out that may be used",
     Why.NUMBER: "the session works with another number, which somebody has to confirm",
+    Why.AWAY: "the gateway is not reached, or the session does not work there",
     Why.LATER: "it is put off, or its outcome is not known yet",
     Why.FIRST_OFF: "the person never wrote, and first contacts are switched off (pace.first_contacts)",
     Why.OPTED_OUT: "the person asked for no more automatic messages",

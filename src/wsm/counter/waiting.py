@@ -9,7 +9,7 @@ from wsm.config import Settings
 from wsm.core.errors import BadInput
 from wsm.core.ids import SessionName
 from wsm.core.phones import masked
-from wsm.core.reasons import in_words
+from wsm.core.reasons import Why, in_words
 from wsm.desk import add_verb, tenant_number
 from wsm.sandbox.screen import plain
 from wsm.wire.waha import chat_id
@@ -93,7 +93,8 @@ def _fate(row: Any, now: datetime) -> str:
     if row.not_before > now:
         return f"waits until {_at(row.not_before)}: {reason or 'it was asked for then'}"
     if row.due_at is not None and row.due_at > now and row.waits:
-        return f"waits until {_at(row.due_at)}: {in_words(row.waits)}"
+        told = f" ({reason})" if row.waits == Why.AWAY and reason else ""
+        return f"waits until {_at(row.due_at)}: {in_words(row.waits)}{told}"
     return "is next, or waits for what is before it"
 
 

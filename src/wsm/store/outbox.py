@@ -267,6 +267,8 @@ async def settle(
             return
         if outcome.state is IntentState.PENDING:
             transaction.later("drop_merged", id=intent)
+        if outcome.away:
+            transaction.later("uncount", id=intent)
         transaction.later(
             "settle_intent",
             id=intent,
@@ -306,7 +308,7 @@ async def prove_media_ids(database: Database, session: Session) -> None:
 
 
 async def postpone(database: Database, session: Session, reason: str, until: datetime, now: datetime) -> None:
-    """Put off what a session has to say, because its gateway is away."""
+    """Leave a session alone that is away, or whose gateway is: one row, however much it has to say."""
     session_id, address, *_ = session
     async with locked(database, address.tenant, now) as transaction:
         transaction.later("postpone", session=session_id, reason=reason, until=until)

@@ -27,6 +27,7 @@ from wsm.core.outbox import (
     after_refused_look_up,
     delay,
 )
+from wsm.core.pacing import lengthened
 from wsm.gateway.waha import Gateways, WahaSession
 from wsm.store import outbox
 from wsm.store.database import Database
@@ -44,6 +45,9 @@ MESSAGES_PER_BELL = 50
 
 _COURTESY_SECONDS = 2.0
 """How long the signs of reading and typing may take."""
+
+_AWAY = 2
+"""So much longer than a message is a session left alone that is away."""
 
 CLOCKS_DIFFER = timedelta(seconds=60)
 """By how much the own clock may be ahead of WhatsApp's where only times tell a message from older ones."""
@@ -80,6 +84,7 @@ class Deliveries:
         self._files = files
         self._months = Months(database)
         self._reserved: dict[TenantId, dict[int, BareId | None]] = {}
+        self._away: dict[int, int] = {}
 
     async def run(self, bell: Bell, *, is_mine: Callable[[], bool]) -> bool:
         """Send what is due. Returns whether there is more. Raises Unavailable when the store is away.
@@ -124,6 +129,16 @@ class Deliveries:
         at_hand |= ids
 
     async def _serve(self, due: outbox.Due, asked_at: float, bell: Bell, is_mine: Callable[[], bool]) -> bool:
+        """Serve a session, or leave it alone where it is away. Returns whether it stopped early."""
+        try:
+            return await self._served(due, asked_at, bell, is_mine)
+        except _Away as away:
+            await self._postpone(due.session, str(away))
+            return False
+
+    async def _served(
+        self, due: outbox.Due, asked_at: float, bell: Bell, is_mine: Callable[[], bool]
+    ) -> bool:
         """Look up a session's doubts, then send until nothing is due. Returns whether it stopped early.
 
         While a message is sent the id of the next one is reserved, and it is claimed as the one before is
@@ -138,8 +153,9 @@ class Deliveries:
         async with _Reserving(gateway, session[0], ids) as reserving:
             for left in reversed(range(MESSAGES_PER_BELL)):
                 if found is None:
-                    if not is_mine() or not await self._has_id(reserving, session):
+                    if not is_mine():
                         return False
+                    await _id_at_hand(reserving)
                     asked_at = self._monotonic()
                     if (found := await self._claim(bell, session)) is None:
                         return False
@@ -207,17 +223,14 @@ class Deliveries:
                 await outbox.prove_media_ids(self._database, session)
         return None
 
-    async def _has_id(self, reserving: "_Reserving", session: outbox.Session) -> bool:
-        """See to it that an id is at hand; postpone what the session has to say where none can be had."""
-        try:
-            await reserving.wait()
-        except WsmError as exc:
-            until = self._clock() + delay(3)
-            await outbox.postpone(self._database, session, str(exc), until, self._clock())
-            address = session[1]
-            log.warning("gateway_away", tenant=address.tenant, session=address.session, reason=str(exc))
-            return False
-        return True
+    async def _postpone(self, session: outbox.Session, reason: str) -> None:
+        """Leave a session alone that is away: for longer each time, as far as this worker knows."""
+        key, address, *_ = session
+        times = self._away[key] = self._away.get(key, 0) + 1
+        now = self._clock()
+        until = now + lengthened(delay(times + _AWAY).total_seconds(), self._pacing.chance())
+        await outbox.postpone(self._database, session, reason, until, now)
+        log.warning("gateway_away", tenant=address.tenant, session=address.session, reason=reason)
 
     async def _send(
         self, gateway: WahaSession, claimed: Claimed, asked_at: float, media: Loaded | None = None
@@ -238,6 +251,7 @@ class Deliveries:
         except WsmError as exc:
             now = self._clock()
             return after_error(exc, attempt=claimed.attempt, now=now, cold=claimed.cold, kind=claimed.kind)
+        self._away.pop(claimed.session_id, None)
         return Outcome(IntentState.SENT, bare_id=bare_id)
 
     async def _look_up(self, gateway: WahaSession, doubt: Doubtful) -> Outcome:
@@ -264,6 +278,7 @@ class Deliveries:
         return next(iter(await outbox.unknown_own(self._database, doubt, same)), None)
 
     async def _settle(self, intent: Claimed | Doubtful, outcome: Outcome) -> None:
+        """Keep what came of it. Raises `_Away` when the session is not there for another one either."""
         address, now = intent.address, self._clock()
         await self._months.cover(now)
         await outbox.settle(self._database, address.tenant, intent.id, intent.attempt, outcome, now)
@@ -273,6 +288,20 @@ class Deliveries:
                 self._database, address, intent.session_id, self._pacing, outcome.lock, now
             )
             locks.tell(address, outcome.lock, until)
+        if outcome.away:
+            raise _Away(outcome.reason)
+
+
+class _Away(Exception):
+    """Its gateway is not reached, or the session does not work there. The reason is its text."""
+
+
+async def _id_at_hand(reserving: "_Reserving") -> None:
+    """See to it that an id is at hand. Raises `_Away` where none can be had."""
+    try:
+        await reserving.wait()
+    except WsmError as exc:
+        raise _Away(str(exc)) from exc
 
 
 async def _compose(gateway: WahaSession, composing: Composing) -> None:

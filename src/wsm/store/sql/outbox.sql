@@ -239,9 +239,6 @@ where p.session_id = %(session)s
 insert into pace (tenant_id, session_id, due_at, waits) values (%(tenant)s, %(session)s, %(until)s, %(waits)s)
 on conflict (tenant_id, session_id) do update set due_at = excluded.due_at, waits = excluded.waits
 
--- name: wake
-update pace set due_at = least(due_at, %(now)s) where session_id = %(session)s
-
 -- name: prove_media_ids
 update sessions set media_ids = true where id = %(session)s and not media_ids
 
@@ -305,12 +302,26 @@ where o.session_id = %(session)s and o.state = 'indeterminate' and o.not_before 
 order by o.id limit 20
 
 -- name: postpone
--- The session waits; its first hundred say why.
-with postponed as (
-    update outbox set not_before = %(until)s, reason = %(reason)s
+-- The session waits, and not each of its messages; the first hundred say why.
+with said as (
+    update outbox set reason = %(reason)s
     where id in (select id from outbox where session_id = %(session)s and state = 'pending' and not_before <= %(now)s
-                 order by not_before limit 100))
-update pace set due_at = %(until)s, waits = 'later' where session_id = %(session)s
+                 order by not_before limit 100) and reason is distinct from %(reason)s)
+update pace set due_at = %(until)s, waits = 'away' where session_id = %(session)s
+
+-- name: uncount
+-- Nobody heard of an attempt: its number is the next one's, unless another has been given since.
+with its as (
+    select session_id, budget, number, total from outbox where id = %(id)s),
+back as (
+    update pace p set total = p.total - 1, replies = p.replies - (its.budget = 'reply')::integer,
+                      firsts = p.firsts - (its.budget = 'first')::integer,
+                      campaigns = p.campaigns - (its.budget = 'campaign')::integer
+    from its
+    where p.session_id = its.session_id and p.total = its.total
+      and its.number = case its.budget when 'reply' then p.replies when 'first' then p.firsts else p.campaigns end
+    returning p.session_id)
+update outbox set budget = null, number = null, total = null from back where id = %(id)s
 
 -- name: known_keys
 select key from inbound_dedupe where session_id = %(session)s and key = any (%(keys)s)

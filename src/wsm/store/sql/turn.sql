@@ -159,7 +159,11 @@ on conflict do nothing
 
 -- name: observe_session
 -- A webhook says WORKING when it has come back: it was away, though nothing in between may have been heard of. Who
--- asks (`returned` is false) only learns that it still works.
+-- asks (`returned` is false) only learns that it still works. What waited for its return waits no longer.
+with woken as (
+    update pace set due_at = least(due_at, %(now)s)
+    where session_id = (select session_id from pace where session_id = %(session)s and waits = 'away'
+                        and %(status)s = 'WORKING' for update skip locked))
 update sessions
 set observed = %(status)s, observed_at_ms = %(at_ms)s, engine = coalesce(%(engine)s, engine),
     since_ms = case when observed = %(status)s and not (%(returned)s and %(status)s = 'WORKING')
