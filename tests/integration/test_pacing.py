@@ -19,7 +19,7 @@ from wsm.core.ids import ChatId
 from wsm.core.outbox import Claimed, Composing, Outcome, after_error
 from wsm.core.pacing import Pace
 from wsm.sandbox.waha.faults import Wrong
-from wsm.store import fleet, outbox
+from wsm.store import fleet, outbox, reads
 from wsm.store.paces import Pacing
 
 ANA, BIA, CAIO = "5511900000001", "5511900000002", "5511900000003"
@@ -263,6 +263,30 @@ async def test_a_status_that_tells_a_lock_freezes_and_is_no_return(database: Url
         assert row.frozen_until == at.now + timedelta(seconds=7140)
         [session] = await Outbox(at).rows("select since_ms from sessions")
         assert session.since_ms == stamp, "it never was away"
+
+
+async def test_each_that_waits_says_its_own_reason_and_time(database: Urls) -> None:
+    async with shop(database, capacity=9) as at:
+        store = Store(at)
+        store.pacing = Pacing(Pace(typing=False, first_contacts=True), lambda: 0.5)
+        at.now = now = MONDAY - timedelta(hours=2)
+        for month in (now, now + timedelta(days=20)):
+            await fleet.ensure_month(at.system, month.date())
+        await store.talks(3, warm=2)
+        await store.say(1, AGENT, 0, now, cold=False)
+        await store.sent(await store.must_claim())
+        await store.say(2, BOT, 1, now, cold=False)
+        await store.say(3, CAMPAIGN, 0, now, cold=False)
+        await store.say(4, AGENT, 2, now, cold=True)
+        day = now + timedelta(days=1)
+        await store.run(f"update pace set frozen_until = '{day}', frozen_why = 'reachout_timelock'")
+        await store.claim()
+        intents, _, waits = await reads.outbox(at.database, at.tenant, None, None, now, store.pacing)
+        assert [(waits[row.id].why, waits[row.id].until - now) for row in intents] == [
+            ("gap", timedelta(seconds=2)),
+            ("hours", timedelta(hours=2)),
+            ("frozen", timedelta(days=1)),
+        ]
 
 
 async def waiting_words(at: Shop, who: str, *words: str) -> None:

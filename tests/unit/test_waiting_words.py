@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from wsm.core.pacing import Wait
 from wsm.core.reasons import REASONS, Why, in_words
 from wsm.counter.waiting import intent_line, pace_line
 
@@ -46,7 +47,7 @@ class Pace(msgspec.Struct, kw_only=True):
     ("row", "fate"),
     [
         (Intent(), "is next, or waits for what is before it"),
-        (Intent(due_at=LATER, waits="hours"), f"waits until 20 Nov 12:05:00: {REASONS[Why.HOURS]}"),
+        (Intent(due_at=LATER, waits="gap"), "is next, or waits for what is before it"),
         (
             Intent(due_at=LATER, waits="away", reason="gateway answered 401: unauthorized"),
             f"waits until 20 Nov 12:05:00: {REASONS[Why.AWAY]} (gateway answered 401: unauthorized)",
@@ -65,8 +66,22 @@ class Pace(msgspec.Struct, kw_only=True):
     ],
 )  # fmt: skip
 def test_each_says_what_becomes_of_it(row: Intent, fate: str) -> None:
-    line = intent_line(row, NOW)
+    line = intent_line(row, None, NOW)
     assert line == f"20 Nov 12:00:00  user_1  …1234  campaign text  {fate}"
+
+
+@pytest.mark.parametrize("why", [*Why])
+def test_each_waits_for_its_own_reason_and_not_for_its_sessions_next_step(why: Why) -> None:
+    tomorrow = NOW + timedelta(days=1)
+    row = Intent(due_at=LATER, waits="gap", not_before=LATER, reason="contact_gap")
+    assert intent_line(row, Wait(tomorrow, why), NOW).endswith(f"waits until 21 Nov 12:00:00: {REASONS[why]}")
+
+
+@pytest.mark.parametrize("why", [Why.EXIT, Why.NUMBER, Why.AWAY])
+def test_what_holds_the_whole_session_is_said_of_each(why: Why) -> None:
+    row = Intent(due_at=LATER, waits=why)
+    line = intent_line(row, Wait(NOW + timedelta(days=1), Why.HOURS), NOW)
+    assert line.endswith(f"waits until 20 Nov 12:05:00: {REASONS[why]}")
 
 
 @pytest.mark.parametrize(

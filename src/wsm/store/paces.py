@@ -29,6 +29,7 @@ from wsm.core.pacing import (
     curve,
     frozen,
     loops,
+    may_leave,
     put_off,
     refused,
     typing_time,
@@ -201,6 +202,17 @@ def _numbers(row: Any, now: datetime) -> Numbers:
         typing=row.typing or 0,
         typing_until=row.typing_ends,
     )
+
+
+def waits_for(pace: Pace, known: Any, intent: Any, now: datetime) -> Wait | None:
+    """Say until when an intent waits for its session's pace, None when it may leave as far as that goes.
+
+    known   a row of what `Pacing.asked` asks for
+    intent  id, intent, kind, cold, created_at
+    """
+    urgency = SendClass(intent.intent)
+    head = Head(id=intent.id, urgency=urgency, cold=intent.cold, since=intent.created_at, kind=intent.kind)
+    return may_leave(pace, _numbers(known, now), head, now)
 
 
 def _head(row: Any, pace: Pace) -> Head:

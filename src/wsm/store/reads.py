@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from wsm.core.ids import BareId, SessionName, TenantId
+from wsm.core.pacing import Wait
 from wsm.store.database import Database, listed
+from wsm.store.paces import Pacing, waits_for
 from wsm.wire.waha import message_key
 
 
@@ -88,20 +90,31 @@ async def history(database: Database, tenant: TenantId, conversation: int) -> tu
 
 
 async def outbox(
-    database: Database, tenant: TenantId, session: SessionName | None, conversation: int | None, now: datetime
-) -> tuple[list[Any], list[Any]]:
-    """What waits and what failed within a day, at most 1,000; and the paces of the sessions.
+    database: Database,
+    tenant: TenantId,
+    session: SessionName | None,
+    conversation: int | None,
+    now: datetime,
+    pacing: Pacing,
+) -> tuple[list[Any], list[Any], dict[int, Wait]]:
+    """What waits and what failed within a day, at most 1,000; the paces of the sessions; and what each waits
+    for by its session's pace, by its id.
 
-    Intents: session, intent, kind, state, reason, created_at, not_before, put_off, settled_at, cold, chat_id,
-    due_at and waits (of the session). Paces: session_id, session, due_at, waits, frozen_until, frozen_why,
-    slowed_until, replies, firsts, campaigns.
+    Intents: id, session, intent, kind, state, reason, created_at, not_before, put_off, settled_at, cold,
+    chat_id, session_id, due_at and waits (of the session). Paces: session_id, session, due_at, waits,
+    frozen_until, frozen_why, slowed_until, replies, firsts, campaigns.
     """
     async with database.transaction(tenant, now) as transaction:
         intents, paces = await transaction.each(
             ("show_outbox", {"session": session, "conversation": conversation}),
             ("show_paces", {"session": session}),
         )
-    return intents, paces
+        pending = [row for row in intents if row.state == "pending"]
+        at_work = sorted({row.session_id for row in pending})
+        known = await transaction.each(*map(pacing.asked, at_work))
+    of_session = {session_id: rows[0] for session_id, rows in zip(at_work, known, strict=True)}
+    waits = ((row.id, waits_for(pacing.pace, of_session[row.session_id], row, now)) for row in pending)
+    return intents, paces, {id_: wait for id_, wait in waits if wait is not None}
 
 
 async def audit(database: Database, tenant: TenantId) -> list[Any]:

@@ -98,7 +98,7 @@ order by o.id
 -- name: show_outbox
 -- What waits, and what has failed of late. told: the session's own wait and its end.
 select o.id, s.name as session, o.class as intent, o.kind, o.state, o.reason, o.created_at, o.not_before, o.settled_at,
-       o.cold, c.chat_id, p.due_at, p.waits, o.not_before > %(now)s as put_off
+       o.cold, o.session_id, c.chat_id, p.due_at, p.waits, o.not_before > %(now)s as put_off
 from outbox o
 join sessions s on s.id = o.session_id
 join conversations c on c.id = o.conversation_id
