@@ -34,7 +34,7 @@ VENV_PYTHON := .venv/bin/python -X utf8
 CUSTOMERS ?= 2000
 HOURS ?= 8
 
-.PHONY: help install install-bench run test chaos failover fuzz killpoints drill day bench check lock
+.PHONY: help install install-bench run test chaos crashes failover fuzz killpoints drill day bench check lock
 
 help:
 	@echo 'make install            .venv, as requirements.lock says'
@@ -42,6 +42,7 @@ help:
 	@echo "make test [ARGS='-k …']  check, then pytest"
 	@echo 'make chaos [SEEDS=…]    load and faults of every kind, and what became of the promises'
 	@echo 'make killpoints [ENGINE=WEBJS]  every process dies at every point of the way, and nothing is lost'
+	@echo 'make crashes [ENGINE=WEBJS]  a worker dies around every send, the gateway fails, and the phone judges'
 	@echo 'make failover           partition, death and promotion of Redis, and what was accepted and lost'
 	@echo 'make drill [SESSIONS=…]  WAHA and all of wsm are killed at once, and every session works again'
 	@echo 'make day [CUSTOMERS=…]  eight hours of three shops by a fake clock, and what everybody was told'
@@ -78,6 +79,10 @@ failover: install
 # A quarter of an hour. Every process dies once at every await on the way of a message.
 killpoints: install
 	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.everypoint $(if $(ENGINE),--engine $(ENGINE))
+
+# Ten minutes. Five places to die around a send, twelve faults of a gateway, eight kinds, four engines.
+crashes: install
+	@PYTHONPATH=tests $(VENV_PYTHON) -m chaos.crashes $(if $(ENGINE),--engine $(ENGINE))
 
 # Two minutes. WAHA and all of wsm are killed at once; every session works again by itself.
 drill: install

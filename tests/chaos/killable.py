@@ -17,7 +17,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -98,13 +98,14 @@ class Loader(SourceFileLoader):
 
     death: Death
     mutation: Mutation | None
+    way: Collection[str]
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile anew: a cached file knows nothing of this."""
         text = self.get_data(self.path).decode()
         if self.mutation is not None and self.mutation.module == fullname:
             text = self.mutation.planted(text)
-        tree = rewritten(fullname, text) if fullname in WAY else ast.parse(text)
+        tree = rewritten(fullname, text) if fullname in self.way else ast.parse(text)
         return compile(tree, self.path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -114,21 +115,25 @@ class Loader(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Finds the modules that are to be loaded in this way, before everybody else."""
+    """Finds the modules that are to be loaded in this way, before everybody else.
 
-    def __init__(self, death: Death, mutation: Mutation | None) -> None:
+    way  the modules whose points are live
+    """
+
+    def __init__(self, death: Death, mutation: Mutation | None, way: Collection[str] = WAY) -> None:
         self._death = death
         self._mutation = mutation
+        self._way = way
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return a spec with the own loader, None for modules that stay as they are."""
-        if fullname not in WAY and (self._mutation is None or self._mutation.module != fullname):
+        if fullname not in self._way and (self._mutation is None or self._mutation.module != fullname):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         assert spec is not None
         assert spec.origin is not None
         loader = Loader(fullname, spec.origin)
-        loader.death, loader.mutation = self._death, self._mutation
+        loader.death, loader.mutation, loader.way = self._death, self._mutation, self._way
         spec.loader = loader
         return spec
 

@@ -222,6 +222,22 @@ async def test_the_history_says_who_spoke_whichever_evidence_came_first(
         assert [(row.author, row.body) for row in rows[1:]] == [("bot", "bot"), ("agent", "agent")]
 
 
+@pytest.mark.parametrize("engine", [Engine.WEBJS, Engine.WPP])
+async def test_what_has_other_words_in_its_echo_is_known_by_its_kind_where_the_api_sent_it(
+    database: Urls, engine: Engine
+) -> None:
+    async with post_office(database, engine=engine) as office:
+        await writes(office)
+        kinds = ["location", "contact", "poll"]
+        for kind in kinds:
+            office.fault(Wrong.FAIL_AFTER, ANA)
+            await ask(office, GOOD[kind])
+            await office.deliver()
+            assert [(each.kind, each.state) for each in await delivered(office)][-1] == (kind, "sent")
+        kept = await office.rows("select author, kind from messages where from_me order by id")
+        assert [(row.author, row.kind) for row in kept[1:]] == [("agent", kind) for kind in kinds]
+
+
 async def test_who_opts_out_gets_nothing_automatic_that_was_in_doubt_or_asked_for_in_the_same_moment(
     database: Urls,
 ) -> None:

@@ -155,6 +155,9 @@ Content = (
 Said = Text | Image | File | Voice | Video | Location | Contact | Poll
 """What becomes a message of its own, and so has an id; the rest acts on a message or a chat."""
 
+OTHER_WORDS = frozenset({"location", "contact", "poll"})
+"""Kinds of which an echo says something else than `shown`, in each engine its own."""
+
 LIFETIME = {
     SendClass.AGENT: timedelta(hours=24),
     SendClass.BOT: timedelta(hours=6),

@@ -1,12 +1,12 @@
 """The history of a chat: rows that a turn records, and own messages as they become known to have left."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import msgspec
 
-from wsm.core.content import SendClass
+from wsm.core.content import OTHER_WORDS, SendClass
 from wsm.core.engines import heard_as
 from wsm.core.events import (
     Event,
@@ -17,6 +17,7 @@ from wsm.core.events import (
     MessageReceived,
     MessageRevoked,
     PollVoted,
+    Source,
 )
 from wsm.core.ids import BareId, SessionName
 from wsm.core.moments import milliseconds, moment
@@ -98,13 +99,8 @@ class Evidence:
         By their ids; and own messages (`said`, by session and conversation) by their words, where the engine
         takes no ids and the echo came before the answer.
         """
-        sending: dict[tuple[int, int, str, str], str] = {}
-        for row in self._open:
-            if row.reserved_id is None and row.state in _DOUBTFUL:
-                words = (row.session_id, row.conversation_id, heard_as(row.kind), row.body)
-                sending.setdefault(words, _author(row))
         heard = {
-            event.id: sending.get((session, chat.id, event.kind, clean(event.body)))
+            event.id: next((_author(row) for row in self._saying(session, chat.id, event)), None)
             for session, chat, event in said
             if chat is not None
         }
@@ -116,23 +112,26 @@ class Evidence:
             [row for row in self._open if row.session_id == session and row.reserved_id == bare_id], bare_id
         )
 
-    def by_echo(self, session: int, conversation: int, bare_id: BareId, kind: str, text: str) -> bool:
-        """Settle the intent in doubt that an own message is the echo of: by its id, else by what it says.
-
-        By kind and text only where no id is sure to show it: an engine without own ids, a file whose id
-        nobody has seen yet; and the same chat.
-        """
-        said = (session, conversation, kind, text)
-        return self.by_id(session, bare_id) or self._settle(
-            [
-                row
-                for row in self._open
-                if row.reserved_id is None
-                and row.state in _DOUBTFUL
-                and (row.session_id, row.conversation_id, heard_as(row.kind), row.body) == said
-            ],
-            bare_id,
+    def by_echo(self, session: int, conversation: int, event: MessageReceived) -> bool:
+        """Settle the intent in doubt that an own message is the echo of: by its id, else by what it says."""
+        return self.by_id(session, event.id) or self._settle(
+            list(self._saying(session, conversation, event)), event.id
         )
+
+    def _saying(self, session: int, conversation: int, event: MessageReceived) -> Iterator[Any]:
+        """The intents in doubt that say what an own message says, in the same chat.
+
+        By kind and words, and only where no id is sure to show it: an engine without own ids, a file whose id
+        nobody has seen yet. Of a place, a card or a poll the words are another's in each engine: there what
+        the API sent is the one of its kind that is in doubt, for one is in flight in a chat.
+        """
+        by_api, said = event.source is Source.API, (event.kind, clean(event.body))
+        for row in self._open:
+            there = (row.session_id, row.conversation_id) == (session, conversation)
+            kind = heard_as(row.kind)
+            same = (kind, row.body) == said or (by_api and kind == event.kind in OTHER_WORDS)
+            if there and same and row.reserved_id is None and row.state in _DOUBTFUL:
+                yield row
 
     def _settle(self, found: Sequence[Any], bare_id: BareId) -> bool:
         if not found:

@@ -298,8 +298,7 @@ class Lane:
         for step in steps:
             if isinstance(step, Record) and isinstance(step.event, MessageReceived) and step.event.from_me:
                 session = self._session(step.event.session)
-                event = step.event
-                self._evidence.by_echo(session, step.conversation, event.id, event.kind, clean(event.body))
+                self._evidence.by_echo(session, step.conversation, step.event)
 
     def observe(self, events: Iterable[SessionStatusReported]) -> None:
         """Remember the newest status of each session."""
