@@ -80,10 +80,11 @@ class Model:
         self.people: dict[int, Person] = {}
         self._numbers = 0
         self._declined: dict[int, int | None] = {}
+        self._swept = False
 
     def turn(self, rows: Iterable[Row]) -> None:
         """Take all that one turn did."""
-        self._declined = {}
+        self._declined, self._swept = {}, False
         done = []
         for row in rows:
             if row.what.partition(".")[0] in {"ticket", "agent"}:
@@ -142,7 +143,8 @@ class Model:
         self._opens(row, who)
         assert row.conversation_id is not None
         busy = self.waiting(self.entrance) or not self.takers(row.conversation_id)
-        assert busy or self.halls[self.entrance].pull, "somebody had room"
+        unseen = self._swept  # others might have waited, whom the turn did not see; he is called in it
+        assert busy or unseen or self.halls[self.entrance].pull, "somebody had room"
         who.state = "waiting"
 
     def _ticket_opened_overflown(self, row: Row, who: Person) -> None:
@@ -230,7 +232,7 @@ class Model:
 
     def _ticket_overflown(self, _: Row, who: Person) -> None:
         assert who.state == "waiting"
-        who.state = "closed"
+        who.state, self._swept = "closed", True
 
     def _ticket_closed(self, row: Row, who: Person) -> None:
         assert who.state in OPEN

@@ -1,7 +1,7 @@
 """The line under any history, seen in parts as a turn sees it: what P7 promises of it, judged by a model.
 
 The store here is a dictionary, and a look shows two of those who wait, and one more for
-each who is returned. The same on PostgreSQL, with many workers: test_line_crowd.py.
+each thing that happens in the turn. The same on PostgreSQL, with many workers: test_line_crowd.py.
 """
 
 import os
@@ -85,7 +85,7 @@ class Hallway:
     def turn(self, *moves: tuple[Any, Any]) -> list[Effect]:
         """Run a turn, as `core.turn.decide` and the worker do."""
         lasting = [(what, who) for what, who in moves if isinstance(what, Ask) and what.is_lasting]
-        far = 2 + sum(isinstance(what, Ask) and what.verb is Verb.RETURN for what, _ in moves)
+        far = 2 + len(moves)
         line = self.look(moves, far)
         effects = self.moved(line, moves)
         while line.short:
