@@ -4,6 +4,7 @@ It keeps every claim, and finds what the core asks for by counting them: what th
 indexes must be the same.
 """
 
+import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Paced:
-    """One session. off: what has to wait by itself; put_off: what ever had to, and is still there."""
+    """One session. off: what has to wait by itself; fresh: what never had; put_off: when others may."""
 
     def __init__(self, pace: Pace, chance: Callable[[], float], *, types: bool = True) -> None:
         self.pace = pace
@@ -63,7 +64,8 @@ class Paced:
         self.types = types
         self.pending: dict[tuple[SendClass, bool], dict[int, Intent]] = defaultdict(dict)
         self.off: dict[int, Intent] = {}
-        self.put_off: dict[int, Intent] = {}
+        self.fresh: dict[tuple[SendClass, bool], dict[int, Intent]] = defaultdict(dict)
+        self.put_off: dict[tuple[SendClass, bool], list[tuple[datetime, int]]] = defaultdict(list)
         self.chats: dict[tuple[int, SendClass], dict[int, None]] = defaultdict(dict)
         self.claims: list[Claim] = []
         self.failed: list[tuple[int, str]] = []
@@ -79,7 +81,8 @@ class Paced:
     def say(self, urgency: SendClass, chat: int, now: datetime, *, cold: bool = False) -> int:
         """Write an intent and return its number."""
         self._numbers += 1
-        self.pending[urgency, cold][self._numbers] = Intent(self._numbers, urgency, chat, cold, now, now)
+        intent = Intent(self._numbers, urgency, chat, cold, now, now)
+        self.pending[urgency, cold][self._numbers] = self.fresh[urgency, cold][self._numbers] = intent
         self.chats[chat, urgency][self._numbers] = None
         return self._numbers
 
@@ -96,14 +99,11 @@ class Paced:
                 self.failed.append((intent.id, refusal.why))
                 self._gone(intent)
             elif wait := put_off(self.pace, chosen, whom, now, self.chance()):
-                intent.not_before = wait.until
-                self.off[intent.id] = self.put_off[intent.id] = intent
+                self._put_off(intent, wait.until)
             elif chosen.types and not chosen.typed:
-                intent.typing_until = intent.not_before = now + typing_time(
-                    self.pace, "text", 80, self.chance()
-                )
+                intent.typing_until = now + typing_time(self.pace, "text", 80, self.chance())
+                self._put_off(intent, intent.typing_until)
                 self.picks += 1
-                self.off[intent.id] = self.put_off[intent.id] = intent
                 return now
             else:
                 self._claim(chosen, intent, now)
@@ -142,15 +142,30 @@ class Paced:
         )
 
     def _heads(self, now: datetime) -> Iterator[Head]:
-        """Of each class the one that may go since longest; in a chat the first that was written."""
-        for those in self.pending.values():
-            put_off = [each for each in self.put_off.values() if those.get(each.id) is each]
-            fresh = (each for each in those.values() if each.id not in self.put_off and self._is_first(each))
-            first = next(fresh, None)
-            due = [each for each in put_off if each.not_before <= now and self._is_first(each)]
+        """Of each class the one that may go since longest; in a chat the first that was written.
+
+        What was put off had been the first of its chat, and still is.
+        """
+        for group, those in self.pending.items():
+            put_off = self.put_off[group]
+            while put_off and not self._waits(those, *put_off[0]):
+                heapq.heappop(put_off)
+            first = next((each for each in self.fresh[group].values() if self._is_first(each)), None)
+            due = [those[number] for at, number in put_off[:1] if at <= now]
             due += [first] if first is not None and first.not_before <= now else []
             if due:
                 yield self._head(min(due, key=lambda each: (each.not_before, each.id)))
+
+    def _put_off(self, intent: Intent, until: datetime) -> None:
+        group = intent.urgency, intent.cold
+        intent.not_before = until
+        self.off[intent.id] = intent
+        self.fresh[group].pop(intent.id, None)
+        heapq.heappush(self.put_off[group], (until, intent.id))
+
+    @staticmethod
+    def _waits(those: dict[int, Intent], until: datetime, number: int) -> bool:
+        return number in those and those[number].not_before == until
 
     def _is_first(self, intent: Intent) -> bool:
         return next(iter(self.chats[intent.chat, intent.urgency])) == intent.id
@@ -159,7 +174,7 @@ class Paced:
         """Take one out that left, or never will."""
         del self.pending[intent.urgency, intent.cold][intent.id]
         del self.chats[intent.chat, intent.urgency][intent.id]
-        self.put_off.pop(intent.id, None)
+        self.fresh[intent.urgency, intent.cold].pop(intent.id, None)
 
     def _head(self, intent: Intent) -> Head:
         return Head(
