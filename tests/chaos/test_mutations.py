@@ -26,7 +26,7 @@ BEFORE_FINISH, AFTER_FINISH, IN_TURN, RENDERED = (
     "worker.worker:Worker._run#2.before",
     "worker.worker:Worker._run#2.after",
     "worker.turn:Turns._commit#1.before",
-    "store.outbox:_claim#1.after",
+    "store.outbox:claim#2.after",
 )
 """A turn is committed and not finished; it is finished; it has its entries; a notice is to be rendered."""
 

@@ -45,6 +45,7 @@ FOR_THAT = {
     },
     "dead show": {"text", "phone 0"},
     "quarantine show": {"text", "phone 0"},
+    "sandbox inbox": {"text"},
     **{f"send {kind}": {"phone 0"} for kind in KINDS},
 }
 """What a command is there to show."""
