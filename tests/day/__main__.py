@@ -38,7 +38,7 @@ def main() -> int:
         servers = Embedded(Path(folder) / "home", fresh=True, maxmemory="512mb", fsync=False)
         try:
             servers.start()
-            books = uvloop.run(run(plan, servers.redis_url, _database(servers)))
+            books = uvloop.run(run(plan, servers.redis_url, _database(servers), say=_say))
         finally:
             servers.discard()
     verdict = judge(books)

@@ -25,6 +25,7 @@ _QUERIES = {
     " join wsm.sessions s on s.tenant_id = m.tenant_id and s.id = m.session_id"
     " join wsm.conversations c on c.tenant_id = m.tenant_id and c.id = m.conversation_id"
     " where m.kind <> 'system' order by m.sent_at, m.stamped_at_ms, m.entry_ms, m.entry_n, m.id",
+    "taken": "select key from wsm.inbound_dedupe where key like 'c|%%'",
     "queues": "select * from wsm.queues",
     "sessions": "select tenant_id, id, name from wsm.sessions",
 }
@@ -34,7 +35,8 @@ class Books(msgspec.Struct, kw_only=True):
     """The books of a day.
 
     inboxes   by phone number, in the order in which everything came
-    tickets, intents, kept, queues  rows as they are in the end: `kept` is the history in its order
+    tickets, intents, kept, taken, queues, sessions  rows as they are in the end: `kept` is the history in its
+              order, `taken` the keys of commands that were
     happened  what became of webhooks on the way, and what went wrong at WAHA
     left      how many entries and dead letters are left in Redis
     errors    what wsm logged as an error
@@ -49,6 +51,7 @@ class Books(msgspec.Struct, kw_only=True):
     tickets: Sequence[Any]
     intents: Sequence[Any]
     kept: Sequence[Any]
+    taken: Sequence[Any]
     queues: Sequence[Any]
     sessions: Sequence[Any]
     happened: Mapping[str, int]

@@ -35,7 +35,7 @@ create trigger judge_claimed after update on wsm.outbox for each row
 create trigger judge_agent after insert or update on wsm.agents for each row
     execute function judge.note('agent');
 create trigger judge_audit after insert on wsm.audit for each row
-    when (new.what like 'ticket.%') execute function judge.note('audit');
+    when (new.what like 'ticket.%' or new.what like 'agent.%') execute function judge.note('audit');
 """
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from day.books import Books, whose
 from day.line import Truth, truths
-from day.people import Wrote
+from day.people import STOPPING, Wrote
 from day.words import PLACES, TURNS, Read, Word, read
 from wsm.sandbox.waha.phones import Received
 
@@ -70,7 +70,7 @@ class Verdict(msgspec.Struct):
 def judge(books: Books) -> Verdict:
     """Judge a day."""
     found: dict[str, list[str]] = defaultdict(list)
-    arrivals = _arrivals(books, truths(books.notes, books.queues, found), found)
+    arrivals = _arrivals(books, truths(books.notes, books.queues, books.plan.is_open, found), found)
     _check_true(arrivals, found)
     _check_notices(arrivals, found)
     _check_pace(arrivals, found)
@@ -192,6 +192,12 @@ def _check_kept(books: Books, found: Mapping[str, list[str]]) -> None:
     found["doubled"] += [
         f"{what} is in the history, and nobody wrote it or not so often" for what in kept - wrote
     ]
+    taken = {row.key.rpartition("|")[2] for row in books.taken}
+    found["lost"] += [
+        f"{each.by} asked for {each.what}, and nobody heard it"
+        for each in books.asked
+        if each.id not in taken
+    ]
     if books.left:
         found["lost"].append(f"{books.left} entries are left in Redis")
 
@@ -214,8 +220,16 @@ def _check_sent(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, l
         (each.who, each.received.text) for each in arrivals if each.truth.claim["class"] == "agent"
     )
     asked = Counter((whose(each.chat or ""), each.said) for each in books.asked if each.said is not None)
+    _check_wishes(books, arrivals, found)
     found["lost"] += [f"{what}: an agent said it, and it never came" for what in asked - said]
     found["doubled"] += [f"{what}: no agent said it so often" for what in said - asked]
+
+
+def _check_wishes(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, list[str]]) -> None:
+    """Whoever wants no automatic messages any more hears that it is so."""
+    heard = {each.who for each in arrivals if each.read and each.read.word is Word.OPTED_OUT}
+    wished = {each.who for each in books.wrote if each.text in STOPPING}
+    found["lost"] += [f"{who} opted out, and heard nothing of it" for who in wished - heard]
 
 
 def _check_order(books: Books, arrivals: Sequence[Arrival], found: Mapping[str, list[str]]) -> None:

@@ -5,8 +5,8 @@ entry, earlier by the queue's ageing for each level that is more urgent, and by 
 equal. Nothing here is taken from wsm; what is compared is what became true together, in one transaction.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -51,19 +51,31 @@ class Truth(msgspec.Struct, frozen=True):
 
 
 class Hall:
-    """The line of one tenant, moved by his notes. found: what broke a rule, by the rule's word."""
+    """The line of one tenant, moved by his notes.
 
-    def __init__(self, tenant: int, queues: Sequence[Any], found: Mapping[str, list[str]]) -> None:
+    is_open  whether his queues are, at a time
+    found    what broke a rule, by the rule's word
+    """
+
+    def __init__(
+        self,
+        tenant: int,
+        queues: Sequence[Any],
+        is_open: Callable[[datetime], bool],
+        found: Mapping[str, list[str]],
+    ) -> None:
         self.tenant = tenant
         self.tickets: dict[int, Ticket] = {}
         self._agents: dict[int, Mapping[str, Any]] = {}
         self._queues = {queue.id: queue for queue in queues if queue.tenant_id == tenant}
+        self._is_open = is_open
         self._found = found
 
     def follow(self, together: Sequence[Note]) -> Iterator[Truth]:
         """Take what one transaction did; give the truth of each of its claims."""
         before = {id_: ticket.state for id_, ticket in self.tickets.items() if ticket.state == "waiting"}
         moved: dict[int, str] = {}
+        at: datetime | None = None
         for note in together:
             match note.what:
                 case "ticket":
@@ -71,12 +83,17 @@ class Hall:
                 case "agent":
                     self._agents[note.row["id"]] = note.row
                 case "audit":
-                    moved[note.row["ticket_id"]] = note.row["what"]
+                    at = datetime.fromisoformat(note.row["at"])
+                    if note.row["ticket_id"] is not None:
+                        moved[note.row["ticket_id"]] = note.row["what"]
                 case "claim":
                     yield self._truth(note.row)
-        if moved:
-            self._check_capacity()
+        if at is not None:
+            load = self._load()
+            self._check_capacity(load)
             self._check_order(before, moved)
+            if self._is_open(at):
+                self._check_nobody_is_forgotten(load, moved)
 
     def place(self, ticket: Ticket) -> int:
         """Count the place of who waits."""
@@ -119,11 +136,10 @@ class Hall:
             wait=ticket.wait if ticket else 0,
         )
 
-    def _check_capacity(self) -> None:
-        load: dict[int, int] = defaultdict(int)
-        for ticket in self.tickets.values():
-            if ticket.state == "served" and ticket.agent is not None:
-                load[ticket.agent] += 1
+    def _load(self) -> Counter[int]:
+        return Counter(each.agent for each in self.tickets.values() if each.state == "served" and each.agent)
+
+    def _check_capacity(self, load: Mapping[int, int]) -> None:
         for agent, number in load.items():
             its = self._agents[agent]
             if number > its["capacity"]:
@@ -151,13 +167,35 @@ class Hall:
                         f"{self.tenant}: ticket {id_} was called, and {other.id} stood before it"
                     )
 
+    def _check_nobody_is_forgotten(self, load: Mapping[int, int], moved: Mapping[int, str]) -> None:
+        """Nobody waits although somebody has room for him, where people are called by themselves."""
+        free = [
+            agent
+            for id_, agent in self._agents.items()
+            if agent["online"] and load.get(id_, 0) < agent["capacity"]
+        ]
+        for queue in self._queues.values():
+            able = [agent["name"] for agent in free if agent["queues"] is None or queue.id in agent["queues"]]
+            if not able or queue.pull:
+                continue
+            for ticket in self._waiting(queue.id):
+                if moved.get(ticket.id) != "ticket.returned":
+                    self._found["forgotten"].append(
+                        f"{self.tenant}: ticket {ticket.id} waits, and {able[0]} has room"
+                    )
 
-def truths(notes: Iterable[Note], queues: Sequence[Any], found: Mapping[str, list[str]]) -> list[Truth]:
+
+def truths(
+    notes: Iterable[Note],
+    queues: Sequence[Any],
+    is_open: Callable[[datetime], bool],
+    found: Mapping[str, list[str]],
+) -> list[Truth]:
     """Follow all tenants, and give the truth of every claim."""
     halls: dict[int, Hall] = {}
     told: list[Truth] = []
     ordered = sorted(notes, key=lambda note: (note.tenant, note.n))
     for (tenant, _), together in groupby(ordered, key=lambda note: (note.tenant, note.tx)):
-        hall = halls.setdefault(tenant, Hall(tenant, queues, found))
+        hall = halls.setdefault(tenant, Hall(tenant, queues, is_open, found))
         told += hall.follow(list(together))
     return told

@@ -25,6 +25,7 @@ _THINGS = {
     "poll": Content(kind=Kind.POLL, poll=Poll("Quando?", ["hoje", "amanhã"])),
 }
 _ODD: dict[str, Any] = {"sticker": {"stickerMessage": {}}, "unknown": {"aKindFromTheFuture": {}}}
+STOPPING = ("PARAR", "stop", "Descadastrar")
 _KINDS = ("text",) * 24 + ("image", "voice", "location", "contact", "poll", "sticker", "unknown", "call")
 
 
@@ -116,7 +117,7 @@ class Customer:
         await self._say("text", "oi de novo, faltou uma coisa")
 
     async def _stop(self) -> None:
-        await self._say("text", "PARAR")
+        await self._say("text", self.chance.choice(STOPPING))
 
     async def _say(self, kind: str, text: str) -> None:
         """Write something, which reaches the session's phone now or when that is connected again."""

@@ -17,7 +17,6 @@ OPENS = datetime(2026, 11, 23, 11, tzinfo=UTC)
 """A Monday, 08:00 in São Paulo."""
 
 _ZONE = "America/Sao_Paulo"
-_MORNING = timedelta(hours=4)
 _LONG = 4.0
 _FULL = (2_000, 8.0, 10)
 """Customers, hours and agents of each shop on a whole day; smaller days have as many agents as they need."""
@@ -120,12 +119,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def noon(self) -> datetime:
         """When the next morning is over."""
-        return self.next_morning + _MORNING
+        return self.next_morning + timedelta(hours=4 if self.hours > _LONG else 1.5)
 
     @property
     def ends(self) -> datetime:
         """When everything has to be over: who was put aside in the last minute has his day."""
         return self.closes + timedelta(hours=30)
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether the shops are open then."""
+        return OPENS <= at < self.closes or self.next_morning <= at < self.noon
 
     def open_hours(self, queue: Queue) -> Hours:
         """The hours of a queue, in the words of a shop's door."""

@@ -4,7 +4,6 @@ What an agent knows of his customers is what the audit says of tickets; what he 
 command does, and a part of it he types on the shop's phone.
 """
 
-import random
 from datetime import timedelta
 from typing import Any
 
@@ -49,7 +48,7 @@ class Agent:
     def __init__(self, at: City, shop: Shop, number: int) -> None:
         self.name = _NAMES[number % len(_NAMES)] + ("" if number < len(_NAMES) else f" {number}")
         self.shop = shop
-        self.chance: random.Random = at.plan.chance("agent", shop.tenant, number)
+        self.chance = at.plan.chance("agent", shop.tenant, number)
         self.capacity = self.chance.choice((2, 3, 4))
         self.queues = () if number % 3 else tuple(queue.name for queue in shop.queues[:1])
         self.online = False
@@ -89,7 +88,7 @@ class Agent:
         if now > plan.noon:
             return
         asleep = plan.closes + timedelta(minutes=10) < now < plan.next_morning
-        wait = (plan.next_morning - now).total_seconds() if asleep else self.chance.uniform(20, 90)
+        wait = (plan.next_morning - now).total_seconds() if asleep else self.chance.uniform(40, 180)
         self._city.agenda.after(wait, self._asks_for_the_next)
 
     def takes(self, talk: Talk) -> None:
@@ -194,24 +193,39 @@ class Staff:
                 agent.takes(talk)
 
 
-def supervise(at: City, plan: Plan, chance: random.Random) -> None:
-    """Let somebody raise the level of a few who wait."""
+_OPEN = """
+select t.tenant_id, t.state, t.level, c.chat_id, s.name as session from wsm.tickets t
+join wsm.conversations c on c.tenant_id = t.tenant_id and c.id = t.conversation_id
+join wsm.sessions s on s.tenant_id = c.tenant_id and s.id = c.session_id
+where t.state in ('waiting', 'served') order by t.id
+"""
 
-    async def triage() -> None:
-        rows = await at.rows(
-            "select t.tenant_id, c.chat_id, s.name as session from wsm.tickets t"
-            " join wsm.conversations c on c.tenant_id = t.tenant_id and c.id = t.conversation_id"
-            " join wsm.sessions s on s.tenant_id = c.tenant_id and s.id = c.session_id"
-            " where t.state = 'waiting' and t.level = 1 order by t.id"
-        )
-        if rows:
-            row = chance.choice(rows)
-            shop = next(shop for shop in plan.shops if shop.tenant == row.tenant_id)
-            level = chance.choice((Level.URGENT, Level.LOW))
-            where = {"session": SessionName(row.session), "chat": row.chat_id}
-            await at.ask(shop, Ask(verb=Verb.MOVE, level=level), by="supervisor", **where)
+
+class Owner:
+    """Looks at the line now and then, raises the level of a few, and closes what is left over at last."""
+
+    def __init__(self, at: City) -> None:
+        self._city = at
+        self._chance = at.plan.chance("owner")
+        self._shops = {shop.tenant: shop for shop in at.plan.shops}
+        at.agenda.at(OPENS + timedelta(minutes=5), self._looks)
+        at.agenda.at(at.plan.noon + timedelta(minutes=10), self._closes)
+
+    async def _looks(self) -> None:
+        chance, city = self._chance, self._city
+        waiting = [
+            row for row in await city.rows(_OPEN) if row.state == "waiting" and row.level == Level.NORMAL
+        ]
+        if waiting:
+            row = chance.choice(waiting)
+            ask = Ask(verb=Verb.MOVE, level=chance.choice((Level.URGENT, Level.LOW)))
+            where: Any = {"session": SessionName(row.session), "chat": row.chat_id}
+            await city.ask(self._shops[row.tenant_id], ask, by="owner", **where)
         later = chance.uniform(60, 600)
-        if at.clock() + timedelta(seconds=later) < plan.closes:
-            at.agenda.after(later, triage)
+        if city.clock() + timedelta(seconds=later) < city.plan.closes:
+            city.agenda.after(later, self._looks)
 
-    at.agenda.at(OPENS + timedelta(minutes=5), triage)
+    async def _closes(self) -> None:
+        for row in await self._city.rows(_OPEN):
+            shop = self._shops[row.tenant_id]
+            await self._city.close(shop, SessionName(row.session), row.chat_id, by="owner")
