@@ -41,7 +41,7 @@ FOR_THAT = {
     "line close": {"phone 0"},
     **{
         f"agent {verb}": {"phone 0"}
-        for verb in ("next", "online", "offline", "reply", "transfer", "return", "park", "close")
+        for verb in ("next", "online", "offline", "remove", "reply", "transfer", "return", "park", "close")
     },
     "dead show": {"text", "phone 0"},
     "quarantine show": {"text", "phone 0"},
@@ -235,23 +235,26 @@ async def of_agents(room: Room) -> None:
         (("queue", "set", SHOP, "two", "--max-length", 5, "--pull", "--session", f"user_{SHOP}"), "done"),
         (("queue", "list", SHOP), f"from user_{SHOP}"),
         (("agent", "add", SHOP, "lia", "--capacity", 2), "done"),
-        (("agent", "transfer", *chat, "--to", "lia"), "refused"),
         (("agent", "online", SHOP, "lia"), "done"),
         (("agent", "list", SHOP), "serves 0 of 2"),
         (("agent", "transfer", *chat, "--to", "lia"), "is served by lia"),
         (("agent", "next", SHOP, "lia"), f"serves    {PHONES[0]}"),
         (("agent", "reply", *chat, "já vai"), "asked to send"),
         (("agent", "park", *chat), "is parked"),
-        (("agent", "return", *chat), "refused"),
         (("agent", "transfer", *chat, "--queue", "two", "--level", "urgent"), "is waiting in two"),
         (("line", "show", SHOP, "--queue", "two"), "urgent"),
         (("agent", "next", SHOP, "lia"), f"serves    {PHONES[0]}"),
         (("agent", "offline", SHOP, "lia"), "done"),
         (("line", "show", SHOP), "by lia"),
         (("agent", "close", *chat), "asked to close"),
+        (("agent", "remove", SHOP, "lia"), "done"),
     ):
         assert says in await room.run(*words), words
+    await room.run("agent", "add", SHOP, "leo")
+    assert "leo is not online" in await room.run("agent", "next", SHOP, "leo", ends=1)
     assert "no agent" in await room.run("agent", "next", SHOP, "nobody", ends=1)
+    assert "no agent" in await room.run("agent", "close", SHOP, "nobody", PHONES[0], ends=1)
+    await room.run("agent", "transfer", SHOP, "leo", PHONES[0], "--force", "--queue", "two", ends=2)
     assert "no queue" in await room.run("agent", "transfer", *chat, "--queue", "none", ends=1)
     await room.run("agent", "transfer", *chat, ends=2)
     await room.run("agent", "add", SHOP, "lia", "--capacity", 101, ends=2)

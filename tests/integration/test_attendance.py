@@ -67,9 +67,63 @@ async def test_an_ask_counts_once_and_what_is_not_possible_is_refused_and_said(d
             await at.turn(give, origin=Origin.CLI)
         rows = [row for row in await reads.audit(at.database, at.tenant) if row.what == "line.refused"]
         assert [row.detail["by"] for row in rows] == ["cli"]
-        assert await reads.is_refused(at.database, at.tenant, rows[0].detail["ask"])
+        why = await reads.refusal(at.database, at.tenant, rows[0].detail["ask"])
+        assert why == "lia has no room"
         assert await reads.is_handled(at.database, at.tenant, at.address.session, rows[0].detail["ask"])
         assert (await standing(at))[BIA] == ("waiting", None, 1)
+
+
+async def refused(at: Shop, ask: Ask, chat: str | None = None) -> str | None:
+    """Ask, and return why it was refused."""
+    await at.asks(ask, chat)
+    last = (await reads.audit(at.database, at.tenant))[-1]
+    return last.detail["why"] if last.what == "line.refused" else None
+
+
+async def test_a_refusal_says_why(database: Urls) -> None:
+    async with shop(database) as at:
+        await hired(at, lia=1)
+        await at.turn(at.says(ANA, "oi"), at.says(BIA, "oi"))
+        assert await refused(at, Ask(verb=Verb.RETURN), BIA) == "the ticket is waiting"
+        assert await refused(at, Ask(verb=Verb.MOVE, queue="x"), BIA) == "there is no such queue"
+        assert await refused(at, Ask(verb=Verb.GIVE, agent="leo"), BIA) == "there is no such agent"
+        assert await refused(at, Ask(verb=Verb.NEXT, agent="lia")) == "lia has no room"
+        await at.asks(Ask(verb=Verb.OFFLINE, agent="lia"))
+        assert await refused(at, Ask(verb=Verb.GIVE, agent="lia", force=True), BIA) == "lia is not online"
+
+
+async def test_who_must_may_be_given_beyond_an_agents_capacity(database: Urls) -> None:
+    async with shop(database) as at:
+        await hired(at, lia=1)
+        await at.turn(at.says(ANA, "oi"), at.says(BIA, "oi"), at.says(CAIO, "oi"))
+        await at.asks(Ask(verb=Verb.GIVE, agent="lia", force=True), CAIO)
+        assert (await standing(at))[CAIO] == ("served", "lia", None)
+        await at.close(ANA)
+        assert (await standing(at))[BIA] == ("waiting", None, 1), "he still has more than he can"
+        await at.close(CAIO)
+        assert (await standing(at))[BIA] == ("served", "lia", None)
+
+
+async def test_an_agent_who_is_removed_keeps_his_customers_no_longer_than_one_who_goes(
+    database: Urls,
+) -> None:
+    async with shop(database) as at:
+        await hired(at, lia=1, leo=1)
+        await at.turn(at.says(ANA, "oi"), at.says(BIA, "oi"))
+        await at.asks(Ask(verb=Verb.REMOVE, agent="lia"))
+        assert [row.name for row in await reads.agents(at.database, at.tenant)] == ["leo", "lia"]
+        assert await refused(at, Ask(verb=Verb.ONLINE, agent="lia")) == "there is no such agent"
+        at.later(121)
+        await at.asks(Ask(verb=Verb.TEND))
+        assert (await standing(at))[ANA] == ("waiting", None, 1)
+        assert [row.name for row in await reads.agents(at.database, at.tenant)] == ["leo"]
+        await at.asks(Ask(verb=Verb.REMOVE, agent="leo"))
+        at.later(121)
+        await at.asks(Ask(verb=Verb.TEND))
+        await at.asks(Ask(verb=Verb.TEND))
+        assert (await standing(at))[ANA] == ("served", None, None), "without agents the queue serves"
+        await hired(at, lia=1)
+        assert [row.name for row in await reads.agents(at.database, at.tenant)] == ["lia"]
 
 
 async def test_an_ask_that_waha_sends_moves_nothing(database: Urls) -> None:

@@ -20,6 +20,7 @@ ALL = [
     "0001_main.sql", "0002_leases.sql", "0003_no_proxies.sql", "0004_upkeep.sql", "0005_media.sql",
     "0006_pace.sql", "0007_line.sql", "0008_notices.sql", "0009_people.sql",
     "0010_hidden_ids.sql",
+    "0011_agents.sql",
 ]  # fmt: skip
 _numbers = itertools.count(1)
 

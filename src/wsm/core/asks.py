@@ -21,13 +21,14 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
 class Verb(StrEnum):
     """What may be asked. The first ones are about a chat's ticket, the others about an agent or a queue.
 
-    give    to `agent`, if he has room
+    give    to `agent`, if he has room; `force`: also if he has none
     move    to `queue`, at `level`, or both
     return  to its old place
     park    until the customer writes
     leave   the customer does not want to wait any more
     next    the first who waits, for `agent`
     online, offline  `agent` comes, or goes
+    remove  `agent` goes for good
     tend    what has become due, and whoever may be called now: a queue has changed
     """
 
@@ -39,6 +40,7 @@ class Verb(StrEnum):
     NEXT = "next"
     ONLINE = "online"
     OFFLINE = "offline"
+    REMOVE = "remove"
     TEND = "tend"
 
 
@@ -54,6 +56,7 @@ class Ask(_What, frozen=True, kw_only=True):
     agent: str = ""
     queue: str = ""
     level: Level | None = None
+    force: bool = False
 
     @property
     def is_lasting(self) -> bool:
@@ -86,6 +89,8 @@ def follow(ask: Ask, by: str, conversation: ConversationId | None, line: Line) -
             return line.next_for(ask.agent)
         case Verb.ONLINE | Verb.OFFLINE:
             return line.present(ask.agent, online=ask.verb is Verb.ONLINE)
+        case Verb.REMOVE:
+            return line.removed(ask.agent)
         case Verb.TEND:
             return line.tended()
     return [] if conversation is None else _of_chat(ask, by, conversation, line)
@@ -94,7 +99,7 @@ def follow(ask: Ask, by: str, conversation: ConversationId | None, line: Line) -
 def _of_chat(ask: Ask, by: str, conversation: ConversationId, line: Line) -> list[Effect]:
     match ask.verb:
         case Verb.GIVE:
-            return line.given(conversation, by, agent=ask.agent)
+            return line.given(conversation, by, agent=ask.agent, force=ask.force)
         case Verb.MOVE:
             return line.moved(conversation, by, queue=ask.queue, level=ask.level)
         case Verb.RETURN:

@@ -15,12 +15,26 @@ one that came too late to be true is never sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count
 
-from wsm.core.conversation import Act, State, Trigger, may, step
+from wsm.core.conversation import State, Trigger, may, step
 from wsm.core.ids import SessionName
-from wsm.core.tickets import NEW, Agent, ConversationId, Did, Effect, Ended, Level, Queue, QueueId, Rank, Spot
+from wsm.core.tickets import (
+    EFFECTS,
+    NEW,
+    Agent,
+    ConversationId,
+    Did,
+    Effect,
+    Ended,
+    Level,
+    Queue,
+    QueueId,
+    Rank,
+    Spot,
+    over_at,
+)
 
 RETURN_WITHIN = timedelta(minutes=30)
 """Who was put aside and writes within this time has the place that he had; later he is the last."""
@@ -88,7 +102,7 @@ class Line:
         """
         spot = self._spots.get(conversation)
         if spot is not None and spot.state is State.PARKED:
-            return self._came_back(spot, in_time=(at or self.now) < _end(spot.parked_at, RETURN_WITHIN))
+            return self._came_back(spot, in_time=(at or self.now) < over_at(spot.parked_at, RETURN_WITHIN))
         if spot is not None and self._reopens(spot, at or self.now):
             return [] if thanks else self._came_back(spot)
         if spot is not None and spot.state is not State.CLOSED:
@@ -111,7 +125,7 @@ class Line:
 
     def _reopens(self, spot: Spot, at: datetime) -> bool:
         within = self.queues[spot.queue].reopen
-        return spot.ended is Ended.SERVED and bool(within) and at < _end(spot.closed_at, within)
+        return spot.ended is Ended.SERVED and bool(within) and at < over_at(spot.closed_at, within)
 
     def _came_back(self, spot: Spot, *, in_time: bool = True) -> list[Effect]:
         """Let a customer return: to the agent he had if he has room, else to his old place in the line."""
@@ -144,19 +158,21 @@ class Line:
         spot = self._spots.get(conversation)
         to = self._queue(queue) if queue else self.queues.get(spot.queue if spot else 0)
         if spot is None or to is None or not may(spot.state, Trigger.MOVED):
-            return self._refused(conversation, by)
+            return self._refused(conversation, by, "there is no such queue" if spot and to is None else "")
         return self._move(spot, Trigger.MOVED, by=by, queue=to, level=level) + self.refilled()
 
-    def given(self, conversation: ConversationId, by: str, *, agent: str) -> list[Effect]:
+    def given(
+        self, conversation: ConversationId, by: str, *, agent: str, force: bool = False
+    ) -> list[Effect]:
         """Give a ticket to an agent past the line, if he has room: a waiting, served or parked one, or a
-        message that was left."""
+        message that was left. force: also if he has none."""
         spot, to = self._spots.get(conversation), self._agent(agent)
         if spot is None or to is None or not may(spot.state, Trigger.GIVEN):
-            return self._refused(conversation, by)
+            return self._refused(conversation, by, "there is no such agent" if to is None else "")
         if spot.state is State.SERVED and spot.agent == to.id:
             return []
-        if not to.has_room:
-            return self._refused(conversation, by)
+        if why_not := to.why_not(force=force):
+            return self._refused(conversation, by, why_not)
         spot.again |= spot.state is State.CLOSED
         return self._move(spot, Trigger.GIVEN, by=by, taker=to) + self.refilled()
 
@@ -178,8 +194,8 @@ class Line:
     def next_for(self, agent: str) -> list[Effect]:
         """Give an agent who has room the first of those who wait in his queues."""
         to = self._agent(agent)
-        if to is None or not to.has_room:
-            return self._refused(None, agent)
+        if to is None or to.why_not():
+            return self._refused(None, agent, to.why_not() if to else "there is no such agent")
         heads = [queue.heads[0] for queue in self.queues.values() if queue.heads and to.serves(queue.id)]
         if not heads:
             return []
@@ -187,13 +203,21 @@ class Line:
 
     def present(self, agent: str, *, online: bool) -> list[Effect]:
         """An agent comes or goes. Who came is given customers; who went keeps his for GONE_AFTER."""
-        if (its := self._agent(agent)) is None:
-            return self._refused(None, agent)
+        if (its := self._agent(agent)) is None or (its.removed and online):
+            return self._refused(None, agent, "there is no such agent")
         if its.online is online:
             return []
         its.online, its.since = online, self.now
         self._note(its)
         return [Effect(Did.ONLINE if online else Did.OFFLINE, None, agent, its.id), *self.refilled()]
+
+    def removed(self, agent: str) -> list[Effect]:
+        """An agent goes for good; his customers are another one's, as if he had only gone."""
+        effects = self.present(agent, online=False)
+        if (its := self._agent(agent)) is not None:
+            its.removed = True
+            self._note(its)
+        return effects
 
     # What time does
 
@@ -213,7 +237,7 @@ class Line:
             overdue_at = self.queues[spot.queue].overdue_at(spot.entered_at)
             return Trigger.OVERDUE if overdue_at and overdue_at <= self.now else None
         if spot.state is State.PARKED:
-            return Trigger.CLOSED if _end(spot.parked_at, PARKED_AT_MOST) <= self.now else None
+            return Trigger.CLOSED if over_at(spot.parked_at, PARKED_AT_MOST) <= self.now else None
         gone = spot.state is State.SERVED and self._is_gone(spot.agent)
         return Trigger.RETURNED if gone else None
 
@@ -230,7 +254,7 @@ class Line:
 
     def _is_gone(self, agent: int | None) -> bool:
         its = self.agents.get(agent or 0)
-        return its is not None and not its.online and _end(its.since, GONE_AFTER) <= self.now
+        return its is not None and not its.online and over_at(its.since, GONE_AFTER) <= self.now
 
     def refilled(self) -> list[Effect]:
         """Call whoever can be served, the first in rank first."""
@@ -285,7 +309,7 @@ class Line:
         self._arrive(spot, by, taker)
         agent = spot.agent if spot.state is State.SERVED else None
         to = (queue.id, spot.level) if queue else (None, None)
-        return [Effect(_EFFECTS[act], spot.conversation, by, agent, *to) for act in transition.acts]
+        return [Effect(EFFECTS[act], spot.conversation, by, agent, *to) for act in transition.acts]
 
     def _leave(self, spot: Spot) -> None:
         queue = self.queues[spot.queue]
@@ -373,29 +397,6 @@ class Line:
     def _agent(self, name: str) -> Agent | None:
         return next((agent for agent in self.agents.values() if agent.name == name), None)
 
-    def _refused(self, conversation: ConversationId | None, by: str) -> list[Effect]:
-        return [Effect(Did.REFUSED, conversation, by)]
-
-
-def _end(since: datetime | None, lasts: timedelta) -> datetime:
-    """When something that began at `since` is over; what has no beginning is over."""
-    return datetime.min.replace(tzinfo=UTC) if since is None else since + lasts
-
-
-_EFFECTS = {
-    Act.OPEN_SERVED: Did.OPENED_SERVED,
-    Act.OPEN_WAITING: Did.OPENED_WAITING,
-    Act.OPEN_OVERFLOWN: Did.OPENED_OVERFLOWN,
-    Act.REOPEN_SERVED: Did.REOPENED_SERVED,
-    Act.REOPEN_WAITING: Did.REOPENED_WAITING,
-    Act.SERVE: Did.SERVED,
-    Act.GIVE: Did.GIVEN,
-    Act.MOVE: Did.MOVED,
-    Act.RETURN: Did.RETURNED,
-    Act.PARK: Did.PARKED,
-    Act.OVERFLOW: Did.OVERFLOWN,
-    Act.CLOSE: Did.CLOSED,
-    Act.TELL_TURN: Did.TELL_TURN,
-    Act.TELL_PLACE: Did.TELL_PLACE,
-    Act.TELL_MESSAGE: Did.TELL_MESSAGE,
-}
+    def _refused(self, conversation: ConversationId | None, by: str, why: str = "") -> list[Effect]:
+        state = self.state(conversation) if conversation else None
+        return [Effect(Did.REFUSED, conversation, by, why=why or f"the ticket is {state or 'not there'}")]

@@ -6,6 +6,7 @@
     │   ├── Forbidden         no signature, a wrong one, or somebody else's
     │   ├── TooLarge          over a stated limit
     │   ├── NotFound          what was named does not exist
+    │   ├── NotPossible       the line, as it is now, does not allow it
     │   └── GatewayRefused    the gateway said no; nothing was sent
     └── Unavailable           the same request may succeed later
         ├── MailboxFull       this tenant's mailbox, or all of them, are at their mark
@@ -61,6 +62,10 @@ class TooLarge(Refused):
 
 class NotFound(Refused):
     """What was named does not exist."""
+
+
+class NotPossible(Refused):
+    """The line does not allow it as it is now; nothing has changed. The text says why."""
 
 
 class GatewayRefused(Refused):

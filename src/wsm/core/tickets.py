@@ -5,12 +5,12 @@ forward or back by its level. Who has waited as long as a queue's ageing stands 
 more urgent level; so within a level the first comes first, and nobody waits for ever.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 
 import msgspec
 
-from wsm.core.conversation import State
+from wsm.core.conversation import Act, State
 from wsm.core.hours import Hours
 from wsm.core.notices import Manners, Pace, Policy, expected
 
@@ -186,6 +186,7 @@ class Agent(msgspec.Struct):
     since       since when he is online, or is not
     served      how many he serves now
     busy_at     when he last got or gave up a ticket
+    removed     he is no agent any more, but for those whom he serves
     """
 
     id: AgentId
@@ -196,6 +197,7 @@ class Agent(msgspec.Struct):
     since: datetime | None = None
     served: int = 0
     busy_at: datetime | None = None
+    removed: bool = False
 
     def serves(self, queue: QueueId) -> bool:
         """Whether a queue is his."""
@@ -205,6 +207,12 @@ class Agent(msgspec.Struct):
     def has_room(self) -> bool:
         """Whether he could take one more now."""
         return self.online and self.served < self.capacity
+
+    def why_not(self, *, force: bool = False) -> str:
+        """Say why he could not take one more now, empty: he could. force: beyond his capacity, too."""
+        if not self.online:
+            return f"{self.name} is not online"
+        return "" if force or self.has_room else f"{self.name} has no room"
 
 
 class Did(StrEnum):
@@ -240,7 +248,7 @@ class Effect(msgspec.Struct, frozen=True):
 
     agent   who serves the ticket from now on, or came, or went
     queue, level  where it waits from now on, if it was moved
-    ask     the key of what was asked, if it was refused
+    ask, why  the key of what was asked, if it was refused, and the reason in plain words
     behind  of a line that moved: everyone in `queue` behind this rank stands in a new place
     """
 
@@ -252,3 +260,29 @@ class Effect(msgspec.Struct, frozen=True):
     level: Level | None = None
     behind: Rank | None = None
     ask: str = ""
+    why: str = ""
+
+
+def over_at(since: datetime | None, lasts: timedelta) -> datetime:
+    """When something that began at `since` is over; what has no beginning is over."""
+    return datetime.min.replace(tzinfo=UTC) if since is None else since + lasts
+
+
+EFFECTS = {
+    Act.OPEN_SERVED: Did.OPENED_SERVED,
+    Act.OPEN_WAITING: Did.OPENED_WAITING,
+    Act.OPEN_OVERFLOWN: Did.OPENED_OVERFLOWN,
+    Act.REOPEN_SERVED: Did.REOPENED_SERVED,
+    Act.REOPEN_WAITING: Did.REOPENED_WAITING,
+    Act.SERVE: Did.SERVED,
+    Act.GIVE: Did.GIVEN,
+    Act.MOVE: Did.MOVED,
+    Act.RETURN: Did.RETURNED,
+    Act.PARK: Did.PARKED,
+    Act.OVERFLOW: Did.OVERFLOWN,
+    Act.CLOSE: Did.CLOSED,
+    Act.TELL_TURN: Did.TELL_TURN,
+    Act.TELL_PLACE: Did.TELL_PLACE,
+    Act.TELL_MESSAGE: Did.TELL_MESSAGE,
+}
+"""What the acts of a transition are told and kept as."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wsm.config import Settings
 from wsm.core.asks import Ask, SetAgent, Verb, What
 from wsm.core.content import SendClass, Text, check
-from wsm.core.errors import BadInput, NotFound
+from wsm.core.errors import BadInput, NotFound, NotPossible
 from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
 from wsm.core.tickets import Level
 from wsm.desk import Work, add_verb, tenant_number
@@ -34,6 +34,7 @@ _OF_AN_AGENT = {
     "online": (Verb.ONLINE, "an agent comes: he is given customers"),
     "offline": (Verb.OFFLINE, "an agent goes: his customers are another one's after two minutes"),
     "next": (Verb.NEXT, "give an agent who has room the first who waits"),
+    "remove": (Verb.REMOVE, "an agent goes for good: his customers are another one's after two minutes"),
 }
 
 
@@ -77,7 +78,7 @@ class Counter:
         return verbs
 
     def add_agent(self, commands: "Commands") -> None:
-        """Add `agent add|list|online|offline|next|reply|transfer|return|park|close`."""
+        """Add `agent add|list|online|offline|remove|next|reply|transfer|return|park|close`."""
         verbs = _group(commands, "agent", "those who serve a tenant's customers")
         self._verb(verbs, "list", _agents, "every agent, and how many he serves")
         add = self._verb(verbs, "add", _add_agent, "make an agent, or change what is said of him")
@@ -99,6 +100,7 @@ class Counter:
                 _name_chat(parser)
         reply.add_argument("text")
         transfer.add_argument("--to", default="", help="an agent who has room, past the line")
+        transfer.add_argument("--force", action="store_true", help="to an agent who has no room, too")
         transfer.add_argument("--queue", default="", help="with the time of his entry")
         transfer.add_argument("--level", choices=[level.name.lower() for level in Level])
 
@@ -149,6 +151,8 @@ async def _close(arguments: argparse.Namespace, settings: Settings) -> None:
     from wsm.wire.waha import close_command  # noqa: PLC0415
 
     address, _ = await _chat(arguments, settings)
+    if "agent" in arguments:
+        await _known_agent(settings, arguments.tenant, arguments.agent)
     await _offer(settings, _session(address), close_command(address, id=uuid.uuid4().hex, by=_by(arguments)))
     print(f"asked to close {address.chat}")
 
@@ -261,9 +265,11 @@ async def _transfer(arguments: argparse.Namespace, settings: Settings) -> None:
 
     if bool(arguments.to) == bool(arguments.queue or arguments.level):
         raise BadInput("--to", "name an agent, or a queue or a level")
+    if arguments.force and not arguments.to:
+        raise BadInput("--force", "names no agent")
     if arguments.to:
         await _known_agent(settings, arguments.tenant, arguments.to)
-        await _move_to(arguments, settings, Ask(verb=Verb.GIVE, agent=arguments.to))
+        await _move_to(arguments, settings, Ask(verb=Verb.GIVE, agent=arguments.to, force=arguments.force))
         return
     async with tenant_reads(settings) as database:
         known = {row.name for row in await reads.queues(database, arguments.tenant)}
@@ -297,7 +303,7 @@ async def _move_to(arguments: argparse.Namespace, settings: Settings, what: Ask)
 async def _ask(
     settings: Settings, address: SessionAddress, what: What, *, by: str, chat: ChatId | None = None
 ) -> None:
-    """Ask for something, and wait until a turn has decided on it."""
+    """Ask for something, and wait until a turn has decided on it. Raises NotPossible if it was refused."""
     from wsm.bootstrap import tenant_reads  # noqa: PLC0415
     from wsm.store import reads  # noqa: PLC0415
     from wsm.wire.asks import ask_command, ask_key  # noqa: PLC0415
@@ -311,8 +317,10 @@ async def _ask(
                 print("asked; no worker has come to it yet")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
-        refused = await reads.is_refused(database, address.tenant, ask_key(id_))
-    print("refused: it is not possible now" if refused else "done")
+        refused = await reads.refusal(database, address.tenant, ask_key(id_))
+    if refused is not None:
+        raise NotPossible(f"refused: {refused}")
+    print("done")
 
 
 async def _offer(settings: Settings, address: SessionAddress, body: bytes) -> None:

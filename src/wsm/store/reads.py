@@ -50,10 +50,11 @@ async def ticket(database: Database, tenant: TenantId, conversation: int) -> Any
         return await transaction.row("ticket_of_conversation", conversation=conversation)
 
 
-async def is_refused(database: Database, tenant: TenantId, key: str) -> bool:
-    """Whether a command that has just been handled asked for what was not possible."""
+async def refusal(database: Database, tenant: TenantId, key: str) -> str | None:
+    """Why a command that has just been handled was refused, in plain words; None: it was not."""
     async with database.transaction(tenant) as transaction:
-        return await transaction.row("command_refused", key=key) is not None
+        row = await transaction.row("command_refused", key=key)
+        return None if row is None else row.why or "it is not possible now"
 
 
 async def is_handled(database: Database, tenant: TenantId, session: SessionName, key: str) -> bool:

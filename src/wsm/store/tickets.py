@@ -181,7 +181,13 @@ class Tickets:
             self._transaction.later("keep_tickets", tickets=listed(known))
         if line.presences:
             agents = [
-                {"agent": each.id, "online": each.online, "since": each.since, "busy_at": each.busy_at}
+                {
+                    "agent": each.id,
+                    "online": each.online,
+                    "since": each.since,
+                    "busy_at": each.busy_at,
+                    "removed": each.removed,
+                }
                 for each in line.presences
             ]
             self._transaction.later("keep_agents", agents=listed(agents))
@@ -195,11 +201,11 @@ class Tickets:
         """Follow a change of a ticket or an agent for the audit, and remember which lines moved."""
         conversation = effect.conversation
         if effect.did not in TOLD:
-            if conversation is not None:
+            if conversation is not None and effect.did is not Did.REFUSED:
                 if effect.did in _OPENS:
                     self._current[conversation] = self._new[conversation].pop(0)
                 (self._taking.discard if effect.did is Did.CLOSED else self._taking.add)(conversation)
-            detail = {name: getattr(effect, name) for name in ("by", "agent", "queue", "level", "ask")}
+            detail = {name: getattr(effect, name) for name in ("by", "agent", "queue", "level", "ask", "why")}
             self._audit.append(
                 {"place": len(self._audit), "what": effect.did, "conversation": conversation,
                  "ticket": self._current.get(conversation or 0),
@@ -255,7 +261,17 @@ def _queue(row: Any, agents: Sequence[Agent], now: datetime) -> Queue:
 
 def _agent(row: Any) -> Agent:
     queues = None if row.queues is None else frozenset(row.queues)
-    return Agent(row.id, row.name, row.capacity, row.online, queues, row.since, row.served, row.busy_at)
+    return Agent(
+        id=row.id,
+        name=row.name,
+        capacity=row.capacity,
+        online=row.online,
+        queues=queues,
+        since=row.since,
+        served=row.served,
+        busy_at=row.busy_at,
+        removed=row.removed_at is not None,
+    )
 
 
 def _spot(row: Any, queue: int) -> Spot:

@@ -18,9 +18,13 @@ left join lateral (
 order by q.queue, h.rank_at, h.seq
 
 -- name: line_agents
-select a.id, a.name, a.capacity, a.online, a.queues, a.since, a.busy_at,
-       (select count(*) from tickets where agent_id = a.id and state = 'served') as served
-from agents a order by a.id
+-- Who was removed is one as long as he serves somebody.
+select a.*
+from (select id, name, capacity, online, queues, since, busy_at, removed_at,
+             (select count(*) from tickets where agent_id = agents.id and state = 'served') as served
+      from agents offset 0) a
+where a.removed_at is null or a.served > 0
+order by a.id
 
 -- name: known_tickets
 -- The open ticket of each conversation of these people, and the last one that ended (not: became another one).
@@ -82,8 +86,10 @@ from json_to_recordset(%(tickets)s) as t (
 where id = t.ticket
 
 -- name: keep_agents
-update agents set online = a.online, since = a.since, busy_at = a.busy_at
-from json_to_recordset(%(agents)s) as a (agent bigint, online boolean, since timestamptz, busy_at timestamptz)
+update agents
+set online = a.online, since = a.since, busy_at = a.busy_at, removed_at = case when a.removed then %(now)s::timestamptz end
+from json_to_recordset(%(agents)s) as a (
+    agent bigint, online boolean, since timestamptz, busy_at timestamptz, removed boolean)
 where id = a.agent
 
 -- name: set_agent
@@ -91,5 +97,5 @@ insert into agents as a (tenant_id, name, capacity, queues)
 values (%(tenant)s, %(agent)s, coalesce(%(capacity)s, 1),
         (select array_agg(id order by id) from queues where name = any (%(queues)s)))
 on conflict (tenant_id, name) do update
-set capacity = coalesce(%(capacity)s, a.capacity),
+set capacity = coalesce(%(capacity)s, a.capacity), removed_at = null,
     queues = case when %(queues)s::text[] is null then a.queues else excluded.queues end

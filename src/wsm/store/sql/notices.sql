@@ -102,7 +102,7 @@ update queues q
 set handle_seconds = m.seconds, handle_sample = m.sample, slots_lately = (
     select case when count(*) = 0 then q.capacity
                 else coalesce(sum(a.capacity) filter (where a.online and (a.queues is null or q.id = any (a.queues))), 0) end
-    from agents a)
+    from agents a where a.removed_at is null)
 from (select percentile_cont(0.5) within group (order by extract(epoch from closed_at - served_at)) as seconds,
              count(*) as sample
       from (select closed_at, served_at from tickets

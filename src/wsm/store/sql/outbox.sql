@@ -133,7 +133,7 @@ select p.*,
            select case when count(*) = 0 then q.capacity
                        else coalesce(sum(a.capacity) filter (
                            where a.online and (a.queues is null or q.id = any (a.queues))), 0) end
-           from agents a) end as slots,
+           from agents a where a.removed_at is null) end as slots,
        case when tk.state = 'waiting' and o.class = 'place' then (
            select count(*) from tickets w where w.queue_id = tk.queue_id and w.state = 'waiting'
            and (w.rank_at, w.seq) <= (tk.rank_at, tk.seq)) end as place,

@@ -37,7 +37,9 @@ order by t.closed_at limit %(many)s
 select a.id, a.name, a.capacity, a.online, a.since,
        (select count(*) from tickets where agent_id = a.id and state = 'served') as served,
        (select array_agg(name order by id) from queues where id = any (a.queues)) as queues
-from agents a order by a.name
+from agents a
+where a.removed_at is null or exists (select from tickets where agent_id = a.id and state = 'served')
+order by a.name
 
 -- name: show_queues
 select q.id, q.name, q.capacity, q.ageing_minutes, q.max_length, q.max_wait_minutes, q.reopen_hours, q.pull, q.keeps,
@@ -64,7 +66,7 @@ join queues q on q.id = t.queue_id
 left join agents a on a.id = t.agent_id and t.state = 'served'
 
 -- name: command_refused
-select r.id from (select id, what, detail from audit order by id desc limit 1000) r
+select r.detail ->> 'why' as why from (select id, what, detail from audit order by id desc limit 1000) r
 where r.what = 'line.refused' and r.detail ->> 'ask' = %(key)s
 
 -- name: command_seen
