@@ -26,7 +26,7 @@ _NUMBERS = tuple(name for name in Manners.__struct_fields__ if name != "survey")
 
 
 def add_texts(tenant_verbs: "Commands", settings: Callable[[], Settings]) -> None:
-    """Add `tenant text set|show|reset` and `tenant bot`."""
+    """Add `tenant text set|show|reset`, `tenant zone` and `tenant bot`."""
     text = tenant_verbs.add_parser("text", help="what a tenant's customers read")
     verbs = text.add_subparsers(metavar="VERB", required=True)
     shown = add_verb(verbs, "show", _text_show, settings, "every text, and what may stand in it")
@@ -40,6 +40,15 @@ def add_texts(tenant_verbs: "Commands", settings: Callable[[], Settings]) -> Non
         parser.add_argument("name", help="as `show` lists it")
         if name == "set":
             parser.add_argument("text", help="plain text, with variables like {place}")
+    zone = add_verb(
+        tenant_verbs,
+        "zone",
+        _zone,
+        settings,
+        "the time zone of a tenant's hours; without a name, which it is",
+    )
+    zone.add_argument("tenant", type=tenant_number)
+    zone.add_argument("zone", nargs="?", help="like America/Sao_Paulo")
     bot = add_verb(
         tenant_verbs, "bot", _bot, settings, "when an answer is wanted, and how long a bot is silent"
     )
@@ -108,6 +117,20 @@ async def _set_text(arguments: argparse.Namespace, settings: Settings, text: str
     async with fleet_writes(settings) as database:
         await fleet.set_text(database, arguments.tenant, arguments.name, text)
     print(f"{arguments.name} is {'the default again' if text is None else 'set'}")
+
+
+async def _zone(arguments: argparse.Namespace, settings: Settings) -> None:
+    from wsm.bootstrap import fleet_writes, tenant_reads, utc_now  # noqa: PLC0415
+    from wsm.store import fleet, rules  # noqa: PLC0415
+
+    async with fleet_writes(settings) as database:
+        if arguments.zone is not None:
+            await fleet.set_zone(database, arguments.tenant, arguments.zone)
+        row = await fleet.texts(database, arguments.tenant)
+    if arguments.zone is not None:
+        async with tenant_reads(settings) as database:
+            await rules.look_again(database, arguments.tenant, utc_now())
+    print(row.time_zone)
 
 
 async def _bot(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -180,4 +203,5 @@ async def _change(
 
 
 def _written(rules: msgspec.Struct) -> str:
-    return msgspec.json.format(msgspec.json.encode(rules), indent=2).decode()
+    """Write what holds, also where it is as it is by default."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(rules)), indent=2).decode()

@@ -6,12 +6,13 @@ from clockroom import ANA, BIA, CAIO, DUDA, ClockRoom
 from databases import Database as Urls
 from shop import shop
 from wsm.core.asks import Ask, SetAgent, Verb
+from wsm.core.errors import BadInput
 from wsm.core.events import Origin
 from wsm.core.hours import DAYS, Hours
 from wsm.core.moments import milliseconds
 from wsm.core.notices import Manners, Policy
 from wsm.core.templates import minutes_range, render
-from wsm.store import fleet, tickets
+from wsm.store import fleet, rules, tickets
 from wsm.streams.handover import Bell
 from wsm.streams.keys import Kind
 from wsm.wire.waha import timer_command
@@ -258,6 +259,23 @@ async def test_at_closing_time_who_waits_is_asked_to_come_again_where_places_are
         await room.later(9 * 60 + 5, step=300)
         assert room.said_to(BIA) == [text("closing", next_open="na segunda-feira às 9h")]
         assert await at.line() == [(ANA, None)]
+
+
+async def test_a_shop_that_moves_to_another_time_zone_opens_and_closes_by_it(database: Urls) -> None:
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(OFFICE, Policy(silence=0))
+        await room.later(9 * 60 + 30, step=1800)
+        await room.write(ANA)
+        assert await at.line() == [(ANA, 1)], "it is half past six in the evening"
+        with pytest.raises(BadInput, match="time_zone"):
+            await fleet.set_zone(at.system, at.tenant, "America/Saopaulo")
+        await fleet.set_zone(at.system, at.tenant, "America/New_York")
+        await rules.look_again(at.database, at.tenant, at.now)
+        await room.ring()
+        assert await at.line() == [(ANA, None)], "half past four"
+        [closes] = await room.rows("select due_at from timers where kind = 'hours'")
+        assert closes.due_at.isoformat() == "2026-11-20T23:00:00+00:00"
 
 
 async def test_however_many_wait_at_closing_time_all_are_sent_away(

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from wsm.core import templates
+from wsm.core import hours, templates
 from wsm.core.bot import Bot
 from wsm.core.errors import BadInput, NotFound
 from wsm.core.ids import ServerName, SessionAddress, TenantId
@@ -202,6 +202,17 @@ async def set_notices(database: Database, tenant: TenantId, policy: Policy) -> N
     async with database.transaction() as transaction:
         said = msgspec.json.encode(policy).decode()
         await transaction.run("set_notices", tenant=tenant, notices=said)
+
+
+async def set_zone(database: Database, tenant: TenantId, zone: str) -> None:
+    """Say in which time zone a tenant's hours are. BadInput: there is none of that name.
+
+    Then let `rules.look_again` see what is open by it.
+    """
+    hours.check(hours.Hours(), zone)
+    async with database.transaction() as transaction:
+        if not await transaction.run("set_zone", tenant=tenant, zone=zone):
+            raise NotFound(f"there is no tenant {tenant}")
 
 
 async def set_bot(database: Database, tenant: TenantId, bot: Bot | None) -> None:

@@ -10,7 +10,7 @@ from wsm.core.hours import Hours, check
 from wsm.core.ids import TenantId
 from wsm.core.notices import Manners, Policy
 from wsm.core.timers import TimerKind
-from wsm.store.database import Database
+from wsm.store.database import Database, listed
 from wsm.store.lane import locked
 
 _R = TypeVar("_R")
@@ -30,7 +30,7 @@ async def change(database: Database, tenant: TenantId, queue: str, rules: Rules,
             raise NotFound(f"tenant {tenant} has no queue {queue}")
         if isinstance(rules, Hours):
             check(rules, row.time_zone)
-            transaction.later("set_timers", timers=_look_at(row.id, now), sooner=False)
+            transaction.later("set_timers", timers=_look_at(now, row.id), sooner=False)
         values = dict.fromkeys(_COLUMNS.values())
         column = _COLUMNS[type(rules)]
         transaction.later("set_rules", id=row.id, **{**values, column: msgspec.json.encode(rules).decode()})
@@ -43,7 +43,14 @@ async def always_open(database: Database, tenant: TenantId, queue: str, now: dat
         if row is None:
             raise NotFound(f"tenant {tenant} has no queue {queue}")
         transaction.later("forget_hours", id=row.id)
-        transaction.later("set_timers", timers=_look_at(row.id, now), sooner=False)
+        transaction.later("set_timers", timers=_look_at(now, row.id), sooner=False)
+
+
+async def look_again(database: Database, tenant: TenantId, now: datetime) -> None:
+    """Have the hours of all of a tenant's queues looked at: his clock is another one. May be repeated."""
+    async with locked(database, tenant, now) as transaction:
+        if rows := await transaction.rows("queues_with_hours"):
+            transaction.later("set_timers", timers=_look_at(now, *(row.id for row in rows)), sooner=False)
 
 
 async def rules(database: Database, tenant: TenantId, queue: str) -> tuple[Hours | None, Policy, Manners]:
@@ -64,6 +71,6 @@ def read(said: Any, kind: type[_R]) -> _R:
         raise BadInput(kind.__name__.lower(), str(exc)) from None
 
 
-def _look_at(queue: int, now: datetime) -> str:
-    timer = {"place": 0, "kind": TimerKind.HOURS, "queue": queue, "due": now, "args": {}}
-    return msgspec.json.encode([timer]).decode()
+def _look_at(now: datetime, *queues: int) -> str:
+    hours = {"kind": TimerKind.HOURS, "due": now, "args": {}}
+    return listed([{"place": place, "queue": queue, **hours} for place, queue in enumerate(queues)])

@@ -55,6 +55,9 @@ select locale, time_zone, templates, bot from tenants where tenant_id = %(tenant
 -- name: set_notices
 update queues set notices = %(notices)s::jsonb where tenant_id = %(tenant)s
 
+-- name: set_zone
+update tenants set time_zone = %(zone)s where tenant_id = %(tenant)s
+
 -- name: set_bot
 update tenants set bot = %(bot)s::jsonb where tenant_id = %(tenant)s
 

@@ -69,6 +69,9 @@ select q.id, q.hours, q.notices, q.manners, n.time_zone
 from queues q join tenants n on n.tenant_id = q.tenant_id
 where q.name = %(queue)s
 
+-- name: queues_with_hours
+select id from queues where hours is not null order by id
+
 -- name: set_rules
 update queues set hours = coalesce(%(hours)s::jsonb, hours), notices = coalesce(%(notices)s::jsonb, notices),
                   manners = coalesce(%(manners)s::jsonb, manners)
