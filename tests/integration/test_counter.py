@@ -212,6 +212,10 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
     (("text", "a", "--not-before", "2026-11-20T12:00"), 2, "--not-before: a time needs its zone"),
     (("text", "a", "--not-before", "soon"), 2, "--not-before: a time like"),
     (("text", "a", "--not-before", "99d"), 2, "--not-before: at most 30 days"),
+    (("text", "a", "--not-before", "1900-01-01T00:00Z"), 2, "--not-before: is over"),
+    (("text", "a", "--not-before", "0001-01-01T00:00+14:00"), 2, "--not-before: is over"),
+    (("text", "a", "--expires", "0001-01-01T00:00+14:00"), 2, "--expires: is over"),
+    (("text", "a", "--expires", "9999-12-31T23:59-14:00"), 2, "--expires: at most 30 days"),
     (("text", "a", "--class", "turn"), 2, "invalid choice"),
     (("text", "a", "--session", "user_1"), 1, "has no such session"),
 ]

@@ -9,6 +9,7 @@ from wsm.core.ids import DEFAULT_SERVER, BareId, ChatId, SessionAddress, Session
 from wsm.core.outbox import (
     Doubtful,
     IntentState,
+    Lock,
     after_error,
     after_look_up,
     after_refused_look_up,
@@ -70,11 +71,49 @@ def test_what_was_too_fast_waits_ever_longer_and_as_long_as_it_is_asked_to() -> 
         (GatewayUnavailable("gateway answered 422: session_not_working"), True),
         (GatewayRefused(401, "unauthorized"), True),
         (GatewayRefused(400, "bad_request"), False),
+        (GatewayRefused(422, "unprocessable"), False),
         (OutcomeUnknown("no answer in time"), False),
     ],
 )
 def test_who_was_not_there_heard_nothing(error: WsmError, away: bool) -> None:
     assert after_error(error, attempt=1, now=NOW).away is away
+
+
+@pytest.mark.parametrize("reason", ["message_not_found", "no_such_call", "store_disabled", "already_exists"])
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 501])
+def test_what_no_time_changes_is_not_tried_again(reason: str, status: int) -> None:
+    assert after_error(GatewayRefused(status, reason), attempt=1, now=NOW).state is IntentState.FAILED
+
+
+def test_what_may_be_wrong_with_one_message_takes_few_places_in_a_days_budget() -> None:
+    at, attempts = NOW, 0
+    while at < NOW + timedelta(days=1):
+        attempts += 1
+        outcome = after_error(GatewayRefused(422, "unprocessable"), attempt=attempts, now=at)
+        assert outcome.not_before is not None
+        at = outcome.not_before
+    assert attempts < 170
+
+
+@pytest.mark.parametrize(("reason", "why"), [("reachout_timelock", 463), ("rate_limited", 429)])
+@pytest.mark.parametrize("cold", [True, False])
+def test_what_whatsapp_forbids_is_repeated_only_to_who_wrote_and_when_it_was_too_fast(
+    reason: str, why: int, cold: bool
+) -> None:
+    outcome = after_error(GatewayRefused(500, reason), attempt=1, now=NOW, cold=cold)
+    assert outcome.lock is not None
+    repeats = why == 429 and not cold
+    assert outcome.state is (IntentState.PENDING if repeats else IntentState.FAILED)
+
+
+def test_a_lock_ends_when_the_gateway_says() -> None:
+    until = NOW + timedelta(days=6)
+    told = after_error(GatewayRefused(500, "reachout_timelock", until=until), attempt=1, now=NOW)
+    assert told.lock == Lock("reachout_timelock", until)
+    asked = after_error(GatewayRefused(429, "rate_limited", retry_after_seconds=90), attempt=1, now=NOW)
+    assert asked.lock == Lock("rate_limited", NOW + timedelta(seconds=90))
+    nothing = after_error(GatewayRefused(429, "rate_limited", retry_after_seconds=0), attempt=1, now=NOW)
+    assert nothing.lock == Lock("rate_limited")
 
 
 def test_delays_grow_to_an_end() -> None:

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
 from statistics import mean
 
@@ -356,6 +356,24 @@ def test_what_whatsapp_forbids_ends_when_it_says_or_after_a_day_or_an_hour() -> 
     assert frozen(DEFAULT, Lock("rate_limited"), MONDAY) == (MONDAY + HOUR, MONDAY + HOUR)
     slow = msgspec.structs.replace(NUMBERS, slowed_until=LATER)
     assert after_claim(DEFAULT, slow, REPLY, MONDAY, 0.5).next_at == MONDAY + timedelta(seconds=8)
+
+
+@pytest.mark.parametrize(
+    ("said", "hours"),
+    [
+        (MONDAY - DAY, 24),
+        (MONDAY, 24),
+        (datetime(1970, 1, 1, 1, tzinfo=UTC), 24),
+        (MONDAY + HOUR, 1),
+        (MONDAY + 400 * DAY, 720),
+        (datetime(9999, 12, 31, 23, 59, tzinfo=timezone(-14 * HOUR)), 720),
+    ],
+)
+def test_a_lock_that_ends_in_the_past_or_never_is_bounded(said: datetime, hours: int) -> None:
+    until = MONDAY + hours * HOUR
+    assert frozen(DEFAULT, Lock("reachout_timelock", said), MONDAY) == (until, None)
+    slow = until if hours != 24 else MONDAY + HOUR
+    assert frozen(DEFAULT, Lock("rate_limited", said), MONDAY) == (slow, slow)
 
 
 def test_every_reason_is_told_in_plain_words() -> None:

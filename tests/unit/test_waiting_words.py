@@ -50,13 +50,13 @@ class Pace(msgspec.Struct, kw_only=True):
         (Intent(due_at=LATER, waits="gap"), "is next, or waits for what is before it"),
         (
             Intent(due_at=LATER, waits="away", reason="gateway answered 401: unauthorized"),
-            f"waits until 20 Nov 12:05:00: {REASONS[Why.AWAY]} (gateway answered 401: unauthorized)",
+            f"waits until 20 Nov 12:05:00 UTC: {REASONS[Why.AWAY]} (gateway answered 401: unauthorized)",
         ),
         (
             Intent(not_before=LATER, reason="contact_gap"),
-            f"waits until 20 Nov 12:05:00: {REASONS[Why.CONTACT_GAP]}",
+            f"waits until 20 Nov 12:05:00 UTC: {REASONS[Why.CONTACT_GAP]}",
         ),
-        (Intent(not_before=LATER), "waits until 20 Nov 12:05:00: it was asked for then"),
+        (Intent(not_before=LATER), "waits until 20 Nov 12:05:00 UTC: it was asked for then"),
         (Intent(state="failed", reason="opted_out"), f"failed: {REASONS[Why.OPTED_OUT]}"),
         (Intent(state="failed", reason="gateway answered 500: reachout_timelock"),
          "failed: gateway answered 500: reachout_timelock"),
@@ -74,14 +74,16 @@ def test_each_says_what_becomes_of_it(row: Intent, fate: str) -> None:
 def test_each_waits_for_its_own_reason_and_not_for_its_sessions_next_step(why: Why) -> None:
     tomorrow = NOW + timedelta(days=1)
     row = Intent(due_at=LATER, waits="gap", not_before=LATER, reason="contact_gap")
-    assert intent_line(row, Wait(tomorrow, why), NOW).endswith(f"waits until 21 Nov 12:00:00: {REASONS[why]}")
+    assert intent_line(row, Wait(tomorrow, why), NOW).endswith(
+        f"waits until 21 Nov 12:00:00 UTC: {REASONS[why]}"
+    )
 
 
 @pytest.mark.parametrize("why", [Why.EXIT, Why.NUMBER, Why.AWAY])
 def test_what_holds_the_whole_session_is_said_of_each(why: Why) -> None:
     row = Intent(due_at=LATER, waits=why)
     line = intent_line(row, Wait(NOW + timedelta(days=1), Why.HOURS), NOW)
-    assert line.endswith(f"waits until 20 Nov 12:05:00: {REASONS[why]}")
+    assert line.endswith(f"waits until 20 Nov 12:05:00 UTC: {REASONS[why]}")
 
 
 @pytest.mark.parametrize(
@@ -92,8 +94,8 @@ def test_what_holds_the_whole_session_is_said_of_each(why: Why) -> None:
         (
             Pace(due_at=LATER, waits="frozen", frozen_until=LATER, frozen_why="429", slowed_until=LATER),
             (
-                f"waits until 20 Nov 12:05:00: {REASONS[Why.FROZEN]}; writes to nobody new until "
-                f"20 Nov 12:05:00 (429); answers slowly until 20 Nov 12:05:00; {SENT}"
+                f"waits until 20 Nov 12:05:00 UTC: {REASONS[Why.FROZEN]}; writes to nobody new until "
+                f"20 Nov 12:05:00 UTC (429); answers slowly until 20 Nov 12:05:00 UTC; {SENT}"
             ),
         ),
     ],

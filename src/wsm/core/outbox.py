@@ -20,11 +20,14 @@ from wsm.core.ids import BareId, ChatId, ServerName, SessionAddress
 
 LOOK_UP_AGAIN = timedelta(seconds=2)
 _AFTER_A_LOCK, _LONGEST_AFTER_A_LOCK = timedelta(minutes=1), timedelta(hours=1)
-_FILE_DELAY, _LONGEST_FILE_DELAY = timedelta(seconds=20), timedelta(minutes=10)
+_FILE_DELAY, _LONGEST_DELAY = timedelta(seconds=20), timedelta(minutes=10)
 _DELAYS_SECONDS = (1, 2, 5, 10, 20, 30)
 _MENDING = 5
 _CANNOT_LOOK = frozenset({"no_such_call", "store_disabled"})
 _MENDABLE_STATUSES = frozenset({401, 403, 404, 408, 422, 425, 429})
+_WRONG_KEY = 401
+_FOR_EVER = frozenset({"message_not_found", "no_such_call", "store_disabled", "already_exists"})
+"""What a gateway says of the message or of itself that no time changes, under whatever status."""
 
 
 class IntentState(StrEnum):
@@ -197,25 +200,39 @@ def after_error(
     """Decide what an attempt that raised has come to.
 
     A gateway that is away, or refuses for a reason that somebody can mend (a wrong key, a missing session),
-    delays the intent; any other refusal ends it; an unknown outcome waits for evidence. What WhatsApp holds
-    back is not tried again where its correspondent never wrote (`cold`), and ever more rarely where he did:
-    to insist makes it worse.
+    delays the intent, ever longer where it may be the message's own; any other refusal ends it; an unknown
+    outcome waits for evidence. What WhatsApp holds back is not tried again where nobody ever wrote
+    (`cold`), and ever more rarely where he did: to insist makes it worse.
     """
-    until = error.until if isinstance(error, GatewayRefused) else None
+    asked = timedelta(seconds=_seconds_asked(error))
+    until = (error.until if isinstance(error, GatewayRefused) else None) or (now + asked if asked else None)
     lock = next((Lock(why, until) for why in LOCKS if why in str(error)), None)
     if isinstance(error, OutcomeUnknown) and kind in AGAIN:
         return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt), lock=lock)
     if isinstance(error, OutcomeUnknown):
         return Outcome(IntentState.INDETERMINATE, str(error), not_before=now + LOOK_UP_AGAIN, lock=lock)
-    slowed = lock is not None and lock.why == RATE_LIMITED and not cold
-    mendable = isinstance(error, GatewayRefused) and (slowed or error.status in _MENDABLE_STATUSES)
-    if isinstance(error, Refused) and (not mendable or (lock is not None and cold)):
+    if isinstance(error, Refused) and not _mendable(error, lock, cold=cold):
         return Outcome(IntentState.FAILED, str(error), lock=lock)
-    if lock is None:
-        return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt), away=True)
-    asked = timedelta(seconds=_seconds_asked(error))
-    later = min(max(_AFTER_A_LOCK * (1 << min(attempt - 1, 10)), asked), _LONGEST_AFTER_A_LOCK)
-    return Outcome(IntentState.PENDING, str(error), not_before=now + later, lock=lock)
+    if lock is not None:
+        later = min(max(_doubled(_AFTER_A_LOCK, attempt), asked), _LONGEST_AFTER_A_LOCK)
+        return Outcome(IntentState.PENDING, str(error), not_before=now + later, lock=lock)
+    if isinstance(error, GatewayRefused) and error.status != _WRONG_KEY:  # its own, as far as anybody knows
+        later = max(delay(attempt), min(_doubled(timedelta(seconds=1), attempt), _LONGEST_DELAY))
+        return Outcome(IntentState.PENDING, str(error), not_before=now + later)
+    return Outcome(IntentState.PENDING, str(error), not_before=now + delay(attempt), away=True)
+
+
+def _mendable(error: Refused, lock: Lock | None, *, cold: bool) -> bool:
+    """Whether what was refused once may be taken later, without being changed."""
+    if not isinstance(error, GatewayRefused) or error.reason in _FOR_EVER:
+        return False
+    if lock is not None:
+        return not cold and (lock.why == RATE_LIMITED or error.status in _MENDABLE_STATUSES)
+    return error.status in _MENDABLE_STATUSES
+
+
+def _doubled(first: timedelta, attempt: int) -> timedelta:
+    return first * (1 << min(attempt - 1, 16))
 
 
 def _seconds_asked(error: WsmError) -> float:
@@ -234,7 +251,7 @@ def delay_of_a_file(attempt: int) -> timedelta:
     Nothing else of its session leaves while somebody fetches, and a host that hangs takes half a minute: what
     is tried for days must not be tried all the time.
     """
-    return min(_FILE_DELAY * (1 << min(attempt - 1, 10)), _LONGEST_FILE_DELAY)
+    return min(_doubled(_FILE_DELAY, attempt), _LONGEST_DELAY)
 
 
 def after_look_up(

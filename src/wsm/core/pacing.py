@@ -34,6 +34,7 @@ FAIR = 10
 SLOWER = 4
 """By how much the pauses between replies grow after WhatsApp called a session too fast."""
 JITTER = (0.7, 1.3)
+_LONGEST_LOCK = timedelta(days=30)
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _MORE_URGENT = {each: rank for rank, each in enumerate(SendClass)}
 _OFFICE = frozenset({SendClass.AGENT, SendClass.TURN})
@@ -344,13 +345,15 @@ def after_claim(pace: Pace, numbers: Numbers, head: Head, now: datetime, chance:
 def frozen(pace: Pace, lock: Lock, now: datetime) -> tuple[datetime, datetime | None]:
     """Say until when nobody new is written to after WhatsApp said no, and until when replies are slower.
 
-    WhatsApp's own time counts; where it names none, a day for 463 (the one lock whose end was reported lasted
-    six, but most 463s name no lock at all and pass sooner) and an hour for 429.
+    WhatsApp's own time counts, if it is to come, and for a month at most: clocks and units go wrong, and
+    nobody would look at such a session again. Where it names none, a day for 463 (the one lock whose end was
+    reported lasted six, but most 463s name no lock at all and pass sooner) and an hour for 429.
     """
+    said = min(lock.until, now + _LONGEST_LOCK) if lock.until is not None and lock.until > now else None
     if lock.why == RATE_LIMITED:
-        until = lock.until or now + timedelta(minutes=pace.slow_minutes)
+        until = said or now + timedelta(minutes=pace.slow_minutes)
         return until, until
-    return lock.until or now + timedelta(hours=pace.freeze_hours), None
+    return said or now + timedelta(hours=pace.freeze_hours), None
 
 
 def _ramp(pace: Pace, numbers: Numbers, now: datetime) -> float:

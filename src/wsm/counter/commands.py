@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from wsm.store.database import Database
 
 _KEY_CHARACTERS = 200
-_LONGEST_WAIT = timedelta(days=30)
+_LONGEST_WAIT, _JUST_NOW = timedelta(days=30), timedelta(minutes=1)
 _SPAN = re.compile(r"(\d{1,6})([smhd])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _BY_HAND = (SendClass.AGENT, SendClass.BOT, SendClass.SURVEY, SendClass.CAMPAIGN)
@@ -253,4 +253,6 @@ def _moment(option: str, text: str | None, now: datetime) -> datetime | None:
             raise BadInput(option, "a time needs its zone, like -03:00")
     if at > now + _LONGEST_WAIT:
         raise BadInput(option, f"at most {_LONGEST_WAIT.days} days from now")
+    if at < now - _JUST_NOW:
+        raise BadInput(option, "is over")
     return at.astimezone(UTC)

@@ -113,4 +113,4 @@ def _fate(row: Any, wait: Wait | None, now: datetime) -> str:
 
 
 def _at(moment: datetime) -> str:
-    return f"{moment:%d %b %H:%M:%S}"
+    return f"{moment:%d %b %H:%M:%S} UTC"
