@@ -300,6 +300,31 @@ async def test_however_many_wait_at_closing_time_all_are_sent_away(
         assert opens.due_at.isoformat() == "2026-11-23T12:00:00+00:00"
 
 
+async def test_however_many_have_waited_too_long_or_can_be_called_none_is_left_to_chance(
+    database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "_LOOK_FAR", 1)
+    monkeypatch.setattr(tickets, "_LOOK_AHEAD", 1)
+    monkeypatch.setattr(turn, "_LOOKS", 2)
+    async with shop(database) as at:
+        room = ClockRoom(at)
+        await room.set(Policy(silence=0))
+        people = [f"551190001{n:04}" for n in range(25)]
+        await room.write(*people[:13])
+        await fleet.set_queue(at.system, at.tenant, "default", max_wait_minutes=10)
+        at.later(3600)
+        await at.asks(Ask(verb=Verb.TEND))
+        assert len(await at.line()) > 1, "more than one turn takes"
+        await room.later(0.2, step=1)
+        assert await at.line() == [(people[0], None)]
+        await room.write(*people[13:])
+        await fleet.set_queue(at.system, at.tenant, "default", capacity=20)
+        await at.asks(Ask(verb=Verb.TEND))
+        assert {place for _, place in await at.line()} != {None}
+        await room.later(0.2, step=1)
+        assert [place for _, place in await at.line()] == [None] * 13
+
+
 async def test_a_queue_that_is_closed_for_months_opens_all_the_same(database: Urls) -> None:
     async with shop(database) as at:
         room = ClockRoom(at)

@@ -21,7 +21,7 @@ from wsm.core.aftermath import (
 from wsm.core.attendance import GONE_AFTER, PARKED_AT_MOST, Line
 from wsm.core.content import LIFETIME, SendClass
 from wsm.core.tickets import Did, Effect, Queue
-from wsm.core.timers import OF_TICKETS
+from wsm.core.timers import OF_TICKETS, TimerKind
 from wsm.store.database import Transaction, listed
 from wsm.store.tickets import Tickets
 
@@ -73,6 +73,8 @@ class AftermathWriter:
             queues = line.queues.values()
             open_ = listed([{"queue": each.id, "since": each.opened_at} for each in queues if not each.shut])
             self._transaction.later("tend_next", parked=PARKED_AT_MOST, gone=GONE_AFTER, open=open_)
+        if line.short:  # more could be moved than were seen: at once, by a turn of their own
+            self._arm(Arm(kind=TimerKind.TEND, due_at=self._transaction.now, sooner=True))
         self._write()
 
     def _tell_moved(self, queue: Queue, many: int | None) -> None:

@@ -46,8 +46,9 @@ log = logger("worker")
 
 Clock = Callable[[], datetime]
 
-_LOOKS = 20
-"""How often a turn looks at the line again, at a hundred people each; later turns do what is left."""
+_LOOKS = 5
+"""How often a turn looks at the line again, at a hundred people each: twenty took 3 s, and it may take 5.
+What is left is done by a turn that a timer asks for."""
 
 _ASKED = CloseAsked | Asked | TimerDue | HiddenIdsTold
 _KINDS = frozenset(TimerKind)
