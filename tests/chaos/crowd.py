@@ -1,4 +1,7 @@
-"""Customers of many shops who write all the time, and agents who close; what they meet does not stop them."""
+"""Customers of many shops who write all the time, and agents who write, send files, and close.
+
+What they meet does not stop them.
+"""
 
 import asyncio
 import random
@@ -9,10 +12,14 @@ from typing import Self
 import psycopg
 
 from e2e.town import Town, customers
+from wsm.core.content import Content, Image, MediaSource, Text
 from wsm.core.errors import WsmError
 from wsm.core.ids import TenantId
 
 PACE_SECONDS = 0.15
+FEW = 6
+"""So many shops send files."""
+IMAGE = b"\xff\xd8\xff" + bytes(500)
 
 
 class Crowd:
@@ -25,8 +32,10 @@ class Crowd:
         self.silent = asyncio.Lock()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._files: dict[TenantId, int] = {}
 
     async def __aenter__(self) -> Self:
+        self._files = {shop: await self._at.keeps(shop, IMAGE) for shop in list(self._shops)[:FEW]}
         self._task = asyncio.create_task(self._write())
         return self
 
@@ -54,9 +63,21 @@ class Crowd:
             as_lid=chance.random() < 0.2,
             twin=chance.random() < 0.2,
         )
+        if chance.random() < 0.1:
+            with suppress(WsmError):
+                await self._send(f"resposta a {text}")
         if chance.random() < 0.3:
             with suppress(WsmError, psycopg.Error):
                 await self._close(shop)
+
+    async def _send(self, text: str) -> None:
+        """Ask for an image or a text, as an agent does."""
+        chance = self._chance
+        shop, number = chance.choice(list(self._files.items()))
+        content: Content = Text(text=text)
+        if chance.random() < 0.5:
+            content = Image(media=MediaSource(stored=number), caption=text)
+        await self._at.asks(shop, chance.choice(self._shops[shop]), content)
 
     async def _close(self, shop: TenantId) -> None:
         if line := await self._at.line(shop):

@@ -31,6 +31,8 @@ WAY = (
     "wsm.store.leadership",
     "wsm.store.months",
     "wsm.store.outbox",
+    "wsm.store.people",
+    "wsm.store.tickets",
     "wsm.gateway.clients",
     "wsm.gateway.history",
     "wsm.gateway.server",
@@ -42,6 +44,10 @@ WAY = (
 
 ASIDE = {
     "wsm.gateway.environment": "asks what a server was started with, for commands of people",
+    "wsm.gateway.lids": "asks who is behind a hidden id; what it learns enters at the front door",
+    "wsm.gateway.names": "asks for the address of a file's host, before anything is claimed",
+    "wsm.store.hidden_ids": "lists who is to be asked for, beside the messages",
+    "wsm.store.rules": "keeps what a tenant says of his queues, for commands of people",
     "wsm.gateway.fetch": "fetches files before anything is claimed; a death there changes nothing",
     "wsm.store.media": "keeps files to send, for commands of people and before anything is claimed",
     "wsm.worker.media": "loads files before anything is claimed",

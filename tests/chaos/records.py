@@ -40,7 +40,10 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A fact as it was kept. place: its turn among what was handled; None where no order is kept."""
+    """A fact as it was kept. place: its turn among what was handled; None where no order is kept.
+
+    author  'bot' is wsm, whoever it spoke for
+    """
 
     fact: Fact
     conversation: int | None = None
@@ -149,8 +152,10 @@ def _bare(full: str) -> str:
 async def kept(at: Town) -> list[Row]:
     """Read what the database has kept."""
     messages = await at.rows(
-        "select m.id, s.name as session, m.kind, m.from_me, m.bare_id, m.author, m.conversation_id"
+        "select m.id, s.name as session, m.kind, m.from_me, m.bare_id, m.conversation_id,"
+        " case when o.id is null then m.author else 'bot' end as author"
         " from messages m join sessions s on s.id = m.session_id"
+        " left join outbox o on m.from_me and o.session_id = m.session_id and o.reserved_id = m.bare_id"
     )
     acks = await at.rows(
         "select s.name as session, a.from_me, a.bare_id, a.level, a.participant"

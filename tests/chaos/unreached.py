@@ -11,10 +11,25 @@ _LATER = "nothing calls it yet but the sandbox, which makes sessions"
 _REPLICAS = "only with `wait_replicas`, which the fail-over asks for"
 _BY_ID = "only with an engine that takes chosen ids"
 _CATCH_UP = "only a catch-up asks for it, beside the messages"
+_TYPES = "nobody is shown to type where the pace has no pauses"
+_SHORT = "only where more is due in a line than one look shows"
+_AGENTS = "only where somebody names agents"
 _BY_TEXT = "only with an engine that takes none"
 
 UNREACHED = {
     "store.fleet:add_*": _COMMAND,
+    "store.fleet:set_*": _COMMAND,
+    "store.fleet:texts#*": _COMMAND,
+    "worker.deliver:_compose#*": _TYPES,
+    "worker.deliver:_best_effort#*": _TYPES,
+    "worker.deliver:Deliveries._prepare#1.*": _TYPES,
+    "store.tickets:Tickets.set#*": _AGENTS,
+    "store.lane:Lane.set#*": _AGENTS,
+    "store.lane:Lane.line_again#*": _SHORT,
+    "store.tickets:Tickets.again#*": _SHORT,
+    "store.tickets:Tickets._look#*": _SHORT,
+    "worker.deliver:Deliveries._send#1.*": _TYPES,
+    "store.intents:wished#*": "only who opts out or in",
     "store.fleet:place_session#*": _COMMAND,
     "store.fleet:_insert_session#*": _COMMAND,
     "store.fleet:confirm_phone#*": _COMMAND,
@@ -85,13 +100,16 @@ SELDOM = (
     "store.database:Database.ping#*",
     "store.database:Transaction.run#*",
     "store.lane:contacts_of#*",
-    "store.lane:Lane._found_conversations#*",
-    "store.lane:Lane._move#*",
+    "store.people:*",
+    "store.tickets:*",
     "store.leadership:Leadership.*",
     "store.outbox:claim#*",
     "store.outbox:postpone#*",
     "store.outbox:settle#*",
     "store.outbox:doubts#*",
+    "store.outbox:set_aside#*",
+    "store.outbox:freeze#*",
+    "store.outbox:prove_media_ids#*",
     "streams.client:*",
     "streams.directory:PublishedDirectory.publish#*",
     "streams.scripts:Script.__call__#2.*",

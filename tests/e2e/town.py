@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from redis.asyncio import Redis
 from databases import Database
 from e2e.ledger import Ledger
 from waiting import wait_for
-from wsm.bootstrap import front_door
+from wsm.bootstrap import front_door, tenant_reads
+from wsm.core.content import Content, SendClass
+from wsm.core.errors import Unavailable
 from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, TenantId
 from wsm.core.templates import DEFAULT_LOCALE, render
@@ -35,8 +38,9 @@ from wsm.sandbox.supervisor import Child
 from wsm.sandbox.waha import Engine, Tempo, WahaSandbox
 from wsm.sandbox.waha.control import Phone
 from wsm.sandbox.waha.ids import owner
+from wsm.store import media
 from wsm.streams.handover import Offer, Verdict
-from wsm.wire.waha import close_command
+from wsm.wire.waha import close_command, send_command
 
 QUICK = {
     "WSM_PACE": UNPACED,
@@ -118,6 +122,33 @@ class Town:
         offer = Offer(tenant, address.session, Origin.CLI, time.time_ns() // 1_000_000, body)
         async with front_door(self.site.settings) as handover:
             assert await handover.accept([offer]) == [Verdict.ACCEPTED]
+
+    async def keeps(self, tenant: TenantId, file: bytes) -> int:
+        """Put a file into a tenant's media store, and return its number."""
+        now = datetime.now(UTC)
+        async with tenant_reads(self.site.settings) as database:
+            return await media.put(
+                database, tenant, file, mimetype="application/octet-stream", filename=None, now=now
+            )
+
+    async def asks(
+        self,
+        tenant: TenantId,
+        who: str,
+        content: Content,
+        *,
+        key: str | None = None,
+        send_class: SendClass = SendClass.AGENT,
+        **times: int,
+    ) -> None:
+        """Ask at the front door to send something, as `wsm send` does. Raises Unavailable."""
+        address = ChatAddress(tenant, session_of(tenant), ChatId(f"{who}@c.us"))
+        name = key or uuid.uuid4().hex
+        body = send_command(address, content, id=name, by="cli", send_class=send_class, **times)
+        offer = Offer(tenant, address.session, Origin.CLI, time.time_ns() // 1_000_000, body)
+        async with front_door(self.site.settings) as handover:
+            if await handover.accept([offer]) != [Verdict.ACCEPTED]:
+                raise Unavailable("not accepted")
 
     async def types_end(self, tenant: TenantId, who: str) -> None:
         """Let the agent close a chat's ticket from the phone."""
@@ -262,7 +293,9 @@ class Town:
         )
         told = await self.rows(
             "select c.chat_id, m.bare_id, m.body from messages m"
-            " join conversations c on c.id = m.conversation_id where m.author = 'bot'"
+            " join conversations c on c.id = m.conversation_id"
+            " left join outbox o on m.from_me and o.session_id = m.session_id and o.reserved_id = m.bare_id"
+            " where m.author = 'bot' or o.id is not null"
         )
         arrived = Counter(
             (who, each.id, each.text)
