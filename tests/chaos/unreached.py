@@ -23,6 +23,7 @@ UNREACHED = {
     "worker.deliver:_compose#*": _TYPES,
     "worker.deliver:_best_effort#*": _TYPES,
     "worker.deliver:Deliveries._prepare#1.*": _TYPES,
+    "clock.clock:Clock._look_for_forgotten#2.*": "only when the time of something to say was lost",
     "store.tickets:Tickets.set#*": _AGENTS,
     "store.lane:Lane.set#*": _AGENTS,
     "store.lane:Lane.line_again#*": _SHORT,
@@ -88,6 +89,9 @@ def unreached(engine: Engine) -> Mapping[str, str]:
 
 
 SELDOM = (
+    "clock.clock:Clock._ring_timers#[234].*",
+    "store.fleet:mark_rung#*",
+    "store.lane:Lane.chats#[23].*",
     "clock.clock:Clock._publish#3.*",
     "clock.clock:Clock.run#3.*",
     "gateway.*:*.aclose#*",

@@ -8,7 +8,8 @@ when its sending was claimed, or one that tells a worse place than the one befor
 from collections.abc import Iterable
 from typing import Any
 
-_NO_MOVES = {"session", "agent", "line", "bot", "answer", "survey", "contact", "conversation"}
+_NO_MOVES = {"session", "agent", "line", "bot", "answer", "survey", "contact", "conversation", "refused"}
+_ASKED_FOR = {f"claimed.{each}" for each in ("agent", "bot", "survey", "campaign")}
 
 
 class Ledger:
@@ -27,7 +28,7 @@ class Ledger:
     def replay(self, rows: Iterable[Any]) -> "Ledger":
         """Take rows of the audit in the order of their commits; what is told of sessions moves no line."""
         for row in rows:
-            if row.what.partition(".")[0] in _NO_MOVES:
+            if row.what.partition(".")[0] in _NO_MOVES or row.what in _ASKED_FOR:
                 continue
             try:
                 getattr(self, "_" + row.what.replace(".", "_"))(row)
