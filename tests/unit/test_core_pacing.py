@@ -129,6 +129,19 @@ def test_a_week_of_ten_thousand_messages_keeps_every_limit() -> None:
         assert fullest(automatic, DAY) <= DEFAULT.contact_automated_per_day
 
 
+def test_one_person_gets_twenty_automatic_messages_a_day_and_every_word_of_people() -> None:
+    session = Paced(DEFAULT, random.Random(3).random)
+    now = MONDAY
+    for number in range(3 * 24 * 3):  # one each twenty minutes, for three days
+        session.say(SendClass.AGENT if number % 6 == 0 else SendClass.BOT, 1, now)
+        now = session.run(now + MINUTE * 20, now)
+    automatic = [claim.at for claim in session.claims if claim.intent.urgency is SendClass.BOT]
+    assert fullest(automatic, DAY) == DEFAULT.contact_automated_per_day, "used, and never more"
+    by_people = [claim for claim in session.claims if claim.intent.urgency is SendClass.AGENT]
+    assert len(by_people) == 3 * 24 / 2
+    assert max(claim.at - claim.intent.since for claim in by_people) < MINUTE
+
+
 def test_new_people_are_within_the_warm_up_and_far_apart() -> None:
     firsts = times(strangers().claims, Budget.FIRST)
     assert len(firsts) == 3_000
