@@ -4,15 +4,18 @@ import asyncio
 from typing import Any
 
 import psycopg
+import pytest
 
 from databases import Database as Urls
 from outboxes import Outbox
+from postoffice import post_office
 from shop import Shop, shop
 from unpaced import PACING
 from wsm.core.content import SendClass
 from wsm.core.pacing import Pace
 from wsm.store.paces import Pacing
 from wsm.store.queries import QUERIES
+from wsm.worker import deliver
 
 _TALKS = """
 with people as (
@@ -93,3 +96,17 @@ async def test_what_expired_ends_in_parts_and_nothing_of_it_is_sent(database: Ur
         assert seen - {2_500, 0}
         [row] = await box.rows("select count(*) as ended from outbox where reason = 'expired'")
         assert row.ended == 2_500
+
+
+async def test_who_has_ten_thousand_to_send_gives_his_place_back_after_a_few(
+    database: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deliver.MESSAGES_PER_BELL == 50, "a neighbour waits for no more, where one worker has one slot"
+    monkeypatch.setattr(deliver, "MESSAGES_PER_BELL", 4)
+    async with post_office(database) as office:
+        office.clock()
+        await crowded(office.at, SendClass.AGENT, 10_000)
+        assert await office.deliver(), "the bell goes to the tail"
+        [row] = await office.rows("select count(*) as left_, count(claimed_at) as claimed from outbox")
+        assert (row.left_, row.claimed) == (10_000, 4)
+        assert await office.states() == [("agent", "sent")] * 4 + [("agent", "pending")] * 9_996
