@@ -16,7 +16,7 @@ from unpaced import PACING, QUICK
 from wsm.core.content import SendClass, Text
 from wsm.core.errors import GatewayRefused
 from wsm.core.ids import ChatId
-from wsm.core.outbox import Claimed, Composing, Outcome, after_error
+from wsm.core.outbox import Claimed, Composing, Lock, Outcome, after_error
 from wsm.core.pacing import Pace
 from wsm.sandbox.waha.faults import Wrong
 from wsm.store import fleet, outbox, reads
@@ -287,6 +287,32 @@ async def test_each_that_waits_says_its_own_reason_and_time(database: Urls) -> N
             ("hours", timedelta(hours=2)),
             ("frozen", timedelta(days=1)),
         ]
+
+
+@pytest.mark.parametrize("why", ["reachout_timelock", "rate_limited"])
+async def test_a_lock_ends_at_its_time_and_a_shorter_one_changes_nothing(database: Urls, why: str) -> None:
+    pace = Pace(typing=False, first_contacts=True, gap_seconds=0)
+    async with shop(database, capacity=9) as at:
+        store = Store(at)
+        store.pacing = Pacing(pace, lambda: 0.5)
+        at.now = MONDAY
+        for month in (MONDAY, MONDAY + timedelta(days=20)):
+            await fleet.ensure_month(at.system, month.date())
+        await store.talks(3, warm=1)
+        session, _, *_ = await store.session()
+        ends = at.now + timedelta(minutes=40)
+        for until in (ends, at.now + timedelta(minutes=10)):
+            lock = Lock(why, until)
+            await outbox.freeze(at.database, at.address, session, store.pacing, lock, at.now)
+        await store.say(1, AGENT, 1, at.now, cold=True)
+        await store.say(2, AGENT, 0, at.now, cold=False)
+        await store.sent(await store.must_claim())
+        assert await store.claim() is None
+        assert await store.due_at() == ends, "it is rung for when it ends"
+        at.now = ends - timedelta(seconds=1)
+        assert await store.claim() is None
+        at.now = ends
+        assert (await store.must_claim()).cold
 
 
 async def waiting_words(at: Shop, who: str, *words: str) -> None:
