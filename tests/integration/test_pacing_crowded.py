@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from databases import Database as Urls
 from outboxes import Outbox
@@ -86,6 +87,8 @@ async def test_what_expired_ends_in_parts_and_nothing_of_it_is_sent(database: Ur
     async with shop(database) as at:
         box = await crowded(at, SendClass.CAMPAIGN, 2_500, lasts="1 s")
         at.later(2)
+        labels = {"intent": "campaign", "kind": "text", "outcome": "expired"}
+        counted = REGISTRY.get_sample_value("wsm_sends_total", labels) or 0
         assert await box.claim() is None, "also where nobody has looked for what expired yet"
         surveying = asyncio.create_task(box.survey())
         seen = set()
@@ -96,6 +99,7 @@ async def test_what_expired_ends_in_parts_and_nothing_of_it_is_sent(database: Ur
         assert seen - {2_500, 0}
         [row] = await box.rows("select count(*) as ended from outbox where reason = 'expired'")
         assert row.ended == 2_500
+        assert REGISTRY.get_sample_value("wsm_sends_total", labels) == counted + 2_500
 
 
 async def test_who_has_ten_thousand_to_send_gives_his_place_back_after_a_few(

@@ -30,6 +30,7 @@ from wsm.store import history, paces
 from wsm.store.database import Database, Transaction
 from wsm.store.lane import locked
 from wsm.store.paces import Next, Nothing, Pacing, next_of
+from wsm.telemetry import SENDS
 from wsm.wire.waha import message_key
 
 _LOOK_AFTER_A_CLAIM = timedelta(seconds=30)
@@ -97,12 +98,14 @@ async def _surveyed(
     """Do it once. Returns None when more has expired than ends at once."""
     async with locked(database, tenant, now) as transaction:
         transaction.later("abandon", bell=bell, again=sorted(AGAIN))
-        [over], rows, *nexts = await transaction.each(
+        over, rows, *nexts = await transaction.each(
             ("expire", {"limit": _EXPIRED_AT_ONCE}),
             ("due_sessions", {}),
             *(pacing.asked(session) for session in reserved),
         )
-        if over.ended == _EXPIRED_AT_ONCE:
+        for each in over:
+            SENDS.labels(each.intent, each.kind, "expired").inc(each.ended)
+        if sum(each.ended for each in over) == _EXPIRED_AT_ONCE:
             return None
         asked = dict(zip(reserved, nexts, strict=True))
         found = []

@@ -59,8 +59,8 @@ with over as (
     update outbox set state = 'failed', reason = 'expired', settled_at = %(now)s
     where id = any (array(select id from outbox where state in ('pending', 'indeterminate') and expires_at <= %(now)s
                           limit %(limit)s))
-    returning id)
-select count(*) as ended from over
+    returning class, kind)
+select class as intent, kind, count(*) as ended from over group by class, kind
 
 -- name: due_sessions
 -- Whose time has come, or who has something to do and no time. pending: something to send that nothing before it in
