@@ -25,6 +25,7 @@ _THINGS = {
     "poll": Content(kind=Kind.POLL, poll=Poll("Quando?", ["hoje", "amanhã"])),
 }
 _ODD: dict[str, Any] = {"sticker": {"stickerMessage": {}}, "unknown": {"aKindFromTheFuture": {}}}
+ASKING = ("posição", "POSICAO", "position")
 STOPPING = ("PARAR", "stop", "Descadastrar")
 _KINDS = ("text",) * 24 + ("image", "voice", "location", "contact", "poll", "sticker", "unknown", "call")
 
@@ -94,7 +95,7 @@ class Customer:
 
     async def _ask(self) -> None:
         if self._waits and not self._turn:
-            word = self.chance.choice(("posição", "POSICAO", "position"))
+            word = self.chance.choice(ASKING)
             await self._say("text", word)
             if self.chance.random() < 0.3:
                 self._after(self.chance.uniform(3, 400), self._ask)

@@ -8,7 +8,8 @@ from typing import Any
 
 from day.books import Books, whose
 from day.judge import Verdict, words
-from day.words import TURNS
+from day.people import ASKING
+from day.words import TURNS, Word
 
 _SHOWN = 12
 
@@ -22,6 +23,7 @@ def report(books: Books, verdict: Verdict) -> Iterator[str]:
     )
     yield from _waits(books)
     yield from _notices(verdict)
+    yield _questions(books, verdict)
     yield from _endings(books, verdict)
     yield "on the way: " + _counted(books.happened)
     for word, findings in verdict.found.items():
@@ -66,6 +68,19 @@ def _notices(verdict: Verdict) -> Iterator[str]:
     )
     most = max(places.values(), default=0)
     yield f"places told to one customer at most: {most}; to {sum(places.values()) / people:.2f} on average"
+
+
+def _questions(books: Books, verdict: Verdict) -> str:
+    """How soon who asked for his place heard it; who was called meanwhile, or asked twice, heard it once."""
+    answers = [each for each in verdict.arrivals if each.read and each.read.word is Word.POSITION]
+    asked = [each for each in books.wrote if each.text in ASKING]
+    waits = []
+    for each in answers:
+        before = [one.at for one in asked if one.who == each.who and one.at <= each.truth.at]
+        if before:
+            waits.append((each.truth.at - before[-1]).total_seconds())
+    median_wait = f"{median(waits):.0f} s after, {max(waits):.0f} s at most" if waits else "-"
+    return f"places asked for {len(asked)} times, told {len(answers)} times: {median_wait}"
 
 
 def _endings(books: Books, verdict: Verdict) -> Iterator[str]:
