@@ -124,7 +124,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ends(self) -> datetime:
         """When everything has to be over: who was put aside in the last minute has his day."""
-        return self.closes + timedelta(hours=30)
+        return self.noon + timedelta(hours=26)
 
     def is_open(self, at: datetime) -> bool:
         """Whether the shops are open then."""
