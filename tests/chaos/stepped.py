@@ -25,5 +25,5 @@ def stepped_now() -> datetime:
 
 
 if __name__ == "__main__":
-    bootstrap.utc_now = stepped_now
+    bootstrap.utc_now = bootstrap.parts.utc_now = stepped_now
     cli.main()

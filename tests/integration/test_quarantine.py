@@ -167,6 +167,6 @@ async def test_a_number_that_is_learned_later_counts_from_the_next_directory_on(
 
 def test_a_directory_is_two_seconds_old_at_most() -> None:
     parameters = inspect.signature(LiveDirectory).parameters
-    bound = bootstrap._DIRECTORY_AGE_SECONDS
+    bound = bootstrap.ingest._DIRECTORY_AGE_SECONDS
     assert bound == parameters["max_age_seconds"].default == 2.0
     assert TICK_SECONDS + parameters["poll_seconds"].default < bound

@@ -13,7 +13,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import NoPermissionError, ResponseError
 from structlog.testing import capture_logs
 
-from wsm import bootstrap, telemetry
+from wsm import telemetry
+from wsm.bootstrap import parts, watched
 from wsm.core.errors import StoreUnavailable
 from wsm.streams.client import durability
 from wsm.telemetry import METRICS, Page, configure_logging, metrics_page, ops_pages
@@ -185,19 +186,19 @@ async def test_every_check_says_why_not_whatever_happens_to_it() -> None:
     async def has_a_bug() -> None:
         raise KeyError(WORDS)
 
-    found = await bootstrap._ask({"one": works, "two": is_away, "three": has_a_bug, "four": works})
+    found = await watched.ask({"one": works, "two": is_away, "three": has_a_bug, "four": works})
     assert found == {"one": "ok", "two": "PoolTimeout", "three": "KeyError", "four": "ok"}
 
 
 async def test_a_check_that_hangs_is_not_waited_for_longer_than_the_prober_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bootstrap, "_REDIS_SECONDS", 0.05)
+    monkeypatch.setattr(parts, "REDIS_SECONDS", 0.05)
 
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    assert await bootstrap._ask({"one": hangs}) == {"one": "TimeoutError"}
+    assert await watched.ask({"one": hangs}) == {"one": "TimeoutError"}
 
 
 class Secretive:
@@ -230,7 +231,7 @@ async def test_what_fails_beside_a_process_is_told_at_once_and_does_not_change_i
         await asyncio.Event().wait()
 
     with capture_logs() as told:
-        async with bootstrap._beside(fails(), lasts()):
+        async with watched.beside(fails(), lasts()):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert [line["event"] for line in told] == ["beside_failed"]
