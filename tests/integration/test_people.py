@@ -238,8 +238,12 @@ async def test_a_brazilian_number_with_and_without_its_nine_is_one_person(databa
         await room.says(f"{EIGHT}:3@s.whatsapp.net", "três")
         assert await room.texts(ANA) == await room.texts(EIGHT) == ["um", "dois", "três"]
         assert (await room.people(), len(await room.tickets())) == (1, 1)
+        for chat in (PHONE, OLD_PHONE):
+            [standing] = await reads.standing(room.at.database, room.at.tenant, ChatId(chat))
+            assert (standing.place, standing.state, standing.chat_id) == (1, "waiting", OLD_PHONE)
         await room.at.turn(room.about(PHONE, Ask(verb=Verb.LEAVE)), origin=Origin.CLI)
         assert (await room.talk()).state == "closed"
+        assert await reads.standing(room.at.database, room.at.tenant, ChatId(PHONE)) == []
         await room.says("551130000001@c.us", "um telefone fixo")
         await room.says("5511930000001@c.us", "não é dele")
         assert await room.people() == 3

@@ -145,11 +145,22 @@ async def test_case_08_what_comes_too_late_is_kept_and_not_answered(database: Ur
 
 async def test_case_09_one_person_under_every_form_of_his_id_is_one_conversation(database: Urls) -> None:
     async with shop(database) as at:
-        await at.turn(at.message(HIDDEN, "um", ago=9))
-        await at.turn(at.message(HIDDEN, "dois", alt=f"{ANA}:22@s.whatsapp.net", ago=8))
-        await at.turn(at.message(ALT, "três", ago=7), at.says(ANA, "quatro", ago=6))
-        assert await texts(at) == ["um", "dois", "três", "quatro"]
-        assert len(await at.line()) == 1
+        hidden, nine, eight = "95511960000001@lid", "5511960000001", "551160000001"
+        await at.turn(at.message(hidden, "um", ago=9))
+        await at.turn(at.message(f"{eight}@c.us", "dois", ago=8), at.says(BIA, "oi", ago=8))
+        await at.turn(at.message("7@lid", "número novo de outra", alt=f"{BIA}@s.whatsapp.net", ago=7))
+        await at.turn(at.message(hidden, "três", alt=f"{nine}:22@s.whatsapp.net", ago=6))
+        await at.turn(at.message(f"{nine}@s.whatsapp.net", "quatro", ago=5), at.says(nine, "cinco", ago=4))
+        await at.turn(at.message(f"{nine}:1@c.us", "seis", ago=3), at.message(f"{hidden[:-4]}:3@lid", "sete"))
+        await at.turn(at.message("1203@g.us", "grupo", alt=f"{nine}@s.whatsapp.net"))
+        for phone in (nine, eight):
+            words = [row.body for row in await at.history(phone)]
+            assert words == ["um", "dois", "três", "quatro", "cinco", "seis", "sete"]
+        line = await at.line()
+        assert line == [(hidden.partition("@")[0], None), ("7", 1)], "answered under the id heard last"
+        nobody = at.message(hidden, "oi", alt=f"{CAIO}@s.whatsapp.net")
+        await at.turn(nobody, at.says(CAIO, "sou outro"))
+        assert [row.body for row in await at.history(CAIO)] == ["sou outro"], "an id has one phone"
 
 
 async def test_case_10_an_own_echo_is_ours_and_what_is_typed_on_the_phone_is_a_persons(

@@ -20,6 +20,7 @@ from wsm.core.ids import ChatAddress, ChatId, SessionAddress, SessionName, Tenan
 from wsm.core.tickets import Level
 from wsm.desk import Work, add_verb, tenant_number
 from wsm.sandbox.screen import plain
+from wsm.wire.waha_ids import chat_id
 
 if TYPE_CHECKING:
     from wsm.desk import Commands
@@ -49,6 +50,7 @@ class Counter:
         verbs = _group(commands, "line", "the line of a tenant")
         show = self._verb(verbs, "show", _show, "who is served and who waits, and messages that were left")
         show.add_argument("--queue", help="of this queue alone")
+        show.add_argument("--chat", help="of one person alone: a phone number, or any of his chat ids")
         show.add_argument("--from", dest="first", type=int, default=1, help="the first place to show")
         show.add_argument("--many", type=int, default=50, help="how many places of each queue")
         close = self._verb(verbs, "close", _close, "close a chat's ticket; the next customer is called")
@@ -130,8 +132,11 @@ async def _show(arguments: argparse.Namespace, settings: Settings) -> None:
         raise BadInput("--from, --many", "at least 1")
     page = {"queue": arguments.queue, "first": arguments.first, "many": arguments.many}
     async with tenant_reads(settings) as database:
-        rows = await reads.line(database, arguments.tenant, **page)
-        left = await reads.left_messages(database, arguments.tenant)
+        if arguments.chat:
+            rows, left = await reads.standing(database, arguments.tenant, chat_id(arguments.chat)), []
+        else:
+            rows = await reads.line(database, arguments.tenant, **page)
+            left = await reads.left_messages(database, arguments.tenant)
     queues = {row.queue for row in rows}
     for row in rows:
         place = row.state if row.place is None else f"place {row.place}"
@@ -144,7 +149,7 @@ async def _show(arguments: argparse.Namespace, settings: Settings) -> None:
     for row in left:
         print(f"{'message':<9} {row.chat_id:<28} {row.session:<24} since {row.closed_at:%d %b %H:%M:%S}")
     if not rows:
-        print("nobody is in line")
+        print("he is not in line" if arguments.chat else "nobody is in line")
 
 
 async def _close(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -367,12 +372,10 @@ async def _chat(arguments: argparse.Namespace, settings: Settings) -> tuple[Chat
     from wsm.bootstrap import tenant_reads  # noqa: PLC0415
     from wsm.store import reads  # noqa: PLC0415
 
-    tenant = arguments.tenant
-    digits = arguments.chat.lstrip("+")
-    alias = f"{digits}@c.us" if digits.isdigit() else arguments.chat
+    tenant, chat = arguments.tenant, chat_id(arguments.chat)
     session = SessionName(arguments.session) if arguments.session else None
     async with tenant_reads(settings) as database:
-        rows: list[Any] = await reads.conversations(database, tenant, [alias], session)
+        rows: list[Any] = await reads.conversations(database, tenant, [chat] if chat else [], session)
     if not rows:
         raise NotFound(f"tenant {tenant} has no conversation with that chat")
     if len(rows) > 1:

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from wsm.core.ids import BareId, SessionName, TenantId
+from wsm.core.ids import BareId, ChatId, SessionName, TenantId
 from wsm.core.pacing import Wait
+from wsm.core.people import forms
 from wsm.store.database import Database, listed
 from wsm.store.paces import Pacing, waits_for
 from wsm.wire.waha import message_key
@@ -17,6 +18,13 @@ async def line(
     place (waiting). Of each queue, or the one that is named, `many` who wait from the place `first` on."""
     async with database.transaction(tenant) as transaction:
         return await transaction.rows("show_line", queue=queue, first=first, many=many)
+
+
+async def standing(database: Database, tenant: TenantId, chat: ChatId | None) -> list[Any]:
+    """The open tickets of one person, named by any of his ids; as `line` has them."""
+    aliases = forms(chat) if chat else ()
+    async with database.transaction(tenant) as transaction:
+        return await transaction.rows("show_standing", aliases=list(aliases))
 
 
 async def left_messages(database: Database, tenant: TenantId, *, many: int = 100) -> list[Any]:
@@ -66,9 +74,10 @@ async def is_handled(database: Database, tenant: TenantId, session: SessionName,
 async def conversations(
     database: Database, tenant: TenantId, aliases: list[str], session: SessionName | None
 ) -> list[Any]:
-    """The conversations with a correspondent: id, session, chat_id, state."""
+    """The conversations with a correspondent, by any form of any of his ids: id, session, chat_id, state."""
+    named = [form for alias in aliases for form in forms(ChatId(alias))]
     async with database.transaction(tenant) as transaction:
-        return await transaction.rows("conversations_of_chat", aliases=aliases, session=session)
+        return await transaction.rows("conversations_of_chat", aliases=named, session=session)
 
 
 async def targets(database: Database, tenant: TenantId, conversation: int, id: BareId) -> list[Any]:  # noqa: A002

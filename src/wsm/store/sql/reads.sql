@@ -20,6 +20,20 @@ left join agents a on a.id = t.agent_id and t.state <> 'waiting'
 where %(queue)s::text is null or q.name = %(queue)s
 order by t.state = 'waiting', t.state = 'parked', t.queue_id, t.place, t.entered_at, t.seq
 
+-- name: show_standing
+select t.id, t.state, t.entered_at, t.served_at, t.told_place, t.level, c.chat_id, s.name as session,
+       q.name as queue, a.name as agent,
+       case when t.state = 'waiting' then (
+           select count(*) from tickets w where w.queue_id = t.queue_id and w.state = 'waiting'
+           and (w.rank_at, w.seq) <= (t.rank_at, t.seq)) end as place
+from (select distinct contact_id from contact_aliases where alias = any (%(aliases)s)) w
+join conversations c on c.contact_id = w.contact_id and c.merged_into is null
+join tickets t on t.conversation_id = c.id and t.state <> 'closed'
+join queues q on q.id = t.queue_id
+join sessions s on s.id = c.session_id
+left join agents a on a.id = t.agent_id and t.state <> 'waiting'
+order by t.id
+
 -- name: show_left_messages
 -- Messages that were left because the line was too long, and nobody has taken since.
 select t.id, t.closed_at, c.chat_id, s.name as session, q.name as queue
