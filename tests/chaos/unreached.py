@@ -64,7 +64,6 @@ UNREACHED = {
     "gateway.waha:Gateways.look#*": _MOVES,
     "gateway.waha:Gateways.fetch#*": "only a URL is fetched, before anything is claimed",
     "store.intents:targets#*": "only what answers or acts on a message asks for it",
-    "store.people:People._merge#*": "only when two contacts are found to be one; nothing is committed yet",
     "streams.finishing:Finishing._send#2.*": "only when a script fails by a bug",
     "streams.client:_Cancellable.send_packed_command#3.*": "only with a Redis that takes no bytes",
 }

@@ -22,7 +22,7 @@ from wsm.core.hours import Hours, open_span
 from wsm.core.ids import SessionName
 from wsm.core.notices import Manners, Pace, Policy, Told
 from wsm.core.tickets import TOLD, Agent, Did, Effect, Ended, Level, Queue, QueueId, Rank, Spot
-from wsm.core.timers import SWEEPING, Case, Fired, TimerKind
+from wsm.core.timers import OF_TICKETS, SWEEPING, Case, Fired, TimerKind
 from wsm.store.database import Transaction, listed
 from wsm.store.people import Merged
 
@@ -78,15 +78,19 @@ class Tickets:
         self._answers = answers
 
     def became(self, merged: Merged, answers: Mapping[str, list[Any]]) -> None:
-        """Take the answers once more, after contacts have become one: timers of what went find nothing."""
+        """Take the answers once more, after contacts have become one.
+
+        Timers of tickets that went find nothing; those of talks are about what the talk became.
+        """
         talks, rows = merged.talks, self._answers.get("take_timers", [])
         timers = [
             row._replace(
+                id=None if row.id in merged.gone else row.id,
                 talk=talks.get(row.talk, row.talk),
                 conversation_id=talks.get(row.conversation_id, row.conversation_id),
             )
             for row in rows
-            if row.id not in merged.gone
+            if row.kind not in OF_TICKETS or row.id not in merged.gone
         ]
         self._answers = {**answers, "take_timers": timers}
         self._left = merged.left

@@ -107,5 +107,6 @@ from (select percentile_cont(0.5) within group (order by extract(epoch from clos
              count(*) as sample
       from (select closed_at, served_at from tickets
             where queue_id = %(queue)s and state = 'closed' and served_at is not null and closed_at >= %(since)s
+              and ended is distinct from 'merged'
             order by closed_at desc limit 100) lately) m
 where q.id = %(queue)s

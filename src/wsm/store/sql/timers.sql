@@ -34,7 +34,8 @@ from taken k
 left join tickets t on t.id = coalesce(
     k.ticket_id,
     (select id from tickets where conversation_id = k.conversation_id and state <> 'closed'),
-    (select id from tickets where conversation_id = k.conversation_id and state = 'closed' order by id desc limit 1))
+    (select id from tickets where conversation_id = k.conversation_id and state = 'closed'
+     and ended is distinct from 'merged' order by id desc limit 1))
 left join places p on p.id = t.id
 left join conversations c on c.id = k.conversation_id
 left join lateral (
