@@ -57,7 +57,8 @@ def main() -> int:
 def verdict(reports: Sequence[Report]) -> tuple[str, int]:
     """Return the last line of a run and its exit code."""
     total = " ".join(f"{word}={sum(len(getattr(each, word)) for each in reports)}" for word in _WORDS)
-    line = f"acked={sum(each.acked for each in reports)} {total} seeds={len(reports)}"
+    sends = sum(each.asked for each in reports)
+    line = f"acked={sum(each.acked for each in reports)} {sends=} {total} seeds={len(reports)}"
     return line, 0 if all(each.clean for each in reports) else 1
 
 
@@ -95,7 +96,8 @@ def _line(ran: Ran, seconds: float) -> str:
     report = ran.report
     figures = " ".join(f"{word}={len(getattr(report, word))}" for word in _WORDS)
     return (
-        f"seed {ran.seed}: acked={report.acked} facts={report.facts} sent={report.sent} pairs={report.pairs}"
+        f"seed {ran.seed}: acked={report.acked} facts={report.facts}"
+        f" sent={report.sent} sends={report.asked} pairs={report.pairs}"
         f" {figures} excluded={len(report.excluded)} faults={len(ran.diary)} in {seconds:.0f} s"
     )
 

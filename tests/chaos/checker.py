@@ -1,7 +1,9 @@
 """Judge a run by its records alone: what was lost, doubled, out of order, or is still not known.
 
-lost           answered 2xx and not kept; said to be sent and never arrived; a dead letter
-duplicated     a fact kept twice or never told, a message that left twice, a line that does not replay
+lost           answered 2xx and not kept; said to be sent and never arrived; a dead letter; asked to be sent
+               and no intent; a file that arrived as another one
+duplicated     a fact kept twice or never told, a message that left twice, a line that does not replay; one
+               ask that became two intents; what was claimed after its time, or for who had opted out
 reordered      *a* was answered 2xx before *b* was first sent, *a* is the older by (payload timestamp,
                envelope timestamp), both are of one conversation, and *b* was handled first
 indeterminate  an intent that is neither sent nor certainly not sent
@@ -33,12 +35,14 @@ class Report(msgspec.Struct, frozen=True):
     facts  what they told, each counted once
     sent   messages that reached a customer
     pairs  pairs of facts of which one had to be handled before the other
+    asked  messages that somebody asked to send
     """
 
     acked: int
     facts: int
     sent: int
     pairs: int
+    asked: int
     lost: Sequence[str]
     duplicated: Sequence[str]
     reordered: Sequence[str]
@@ -66,9 +70,10 @@ def check(run: Records) -> Report:
         facts=len({each.fact for each in run.told}),
         sent=len(run.arrivals),
         pairs=pairs,
-        lost=[*_not_kept(run.told, run.kept), *_never_arrived(run), *run.dead],
-        duplicated=[*_kept_twice(run), *twice, *_said_twice(run), *_lines(run)],
-        reordered=swapped,
+        asked=len(run.asked),
+        lost=[*_not_kept(run.told, run.kept), *_never_arrived(run), *_not_as_asked(run), *run.dead],
+        duplicated=[*_kept_twice(run), *twice, *_said_twice(run), *_lines(run), *_must_not_leave(run)],
+        reordered=[*swapped, *_overtaken(run)],
         indeterminate=_indeterminate(run),
         excluded=excluded,
     )
@@ -87,6 +92,52 @@ def _never_arrived(run: Records) -> list[str]:
         for each in run.intents
         if each.state == "sent" and (each.session, each.bare_id) not in arrived
     ]
+
+
+def _not_as_asked(run: Records) -> list[str]:
+    """What was accepted and has no intent, and files that arrived with other bytes."""
+    intents = {(each.session, each.key): each for each in run.intents}
+    arrived = {(each.session, each.id): each for each in run.arrivals}
+    found = []
+    for ask in run.asked:
+        intent = intents.get((ask.session, ask.key))
+        if intent is None:
+            found.append(f"{ask.key} was asked for, and nothing became of it")
+            continue
+        came = arrived.get((ask.session, intent.bare_id or ""))
+        if came is not None and (came.who, came.sha256) != (ask.who, ask.sha256):
+            found.append(f"intent {intent.id} arrived with other bytes, or at somebody else's")
+    return found
+
+
+def _must_not_leave(run: Records) -> list[str]:
+    """One ask that became two intents, and claims that came too late or for who had opted out."""
+    asked = {(each.session, each.key) for each in run.asked}
+    counted = Counter((each.session, each.key) for each in run.intents)
+    found = [f"{key[1]} became {counted[key]} intents" for key in sorted(asked) if counted[key] > 1]
+    for each in run.intents:
+        last = max(each.claimed_at, default=0.0)
+        if each.expires_at is not None and last > each.expires_at:
+            found.append(f"intent {each.id} was claimed after its time")
+        automatic = (each.session, each.key) in asked and each.what != "agent"
+        if automatic and each.opted_out_at is not None and last > each.opted_out_at:
+            found.append(f"intent {each.id} was claimed for who had opted out")
+    return found
+
+
+def _overtaken(run: Records) -> list[str]:
+    """Of one class in one chat what was asked for first leaves first."""
+    asked = {(each.session, each.key) for each in run.asked}
+    its = {(each.session, each.bare_id): each for each in run.intents if (each.session, each.key) in asked}
+    newest: dict[tuple[str, str, str], int] = {}
+    found = []
+    for came in run.arrivals:
+        if (intent := its.get((came.session, came.id))) is not None:
+            chat = (came.session, came.who, intent.what)
+            if intent.id < newest.get(chat, 0):
+                found.append(f"intent {newest[chat]} left before intent {intent.id}")
+            newest[chat] = max(newest.get(chat, 0), intent.id)
+    return found
 
 
 def _kept_twice(run: Records) -> list[str]:

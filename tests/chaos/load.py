@@ -9,15 +9,26 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from chaos.records import Fact, Told, close
+from chaos.records import Asked, Fact, Told, close
 from e2e.town import Town, session_of
 from waiting import wait_for
 from wsm.bootstrap import front_door
+from wsm.core.content import (
+    Contact,
+    Content,
+    File,
+    Image,
+    Location,
+    MediaSource,
+    Poll,
+    SendClass,
+    Text,
+)
 from wsm.core.errors import Unavailable
 from wsm.core.events import Origin
 from wsm.core.ids import ChatAddress, ChatId, TenantId
 from wsm.core.turn import CLOSING_WORD
-from wsm.sandbox.waha.contents import Media
+from wsm.sandbox.waha.contents import Media, digest
 from wsm.sandbox.waha.handset import Handset, Said
 from wsm.sandbox.waha.state import EngineError, Message, now_ms
 from wsm.streams.handover import Offer, Verdict
@@ -26,7 +37,12 @@ from wsm.wire.waha import close_command
 AT_ONCE = 120
 """How much WAHA has to tell at most before people pause."""
 
-_WEIGHTS = {"write": 60, "type": 14, "change": 10, "close": 10, "end": 8, "read": 3, "drop": 1}
+FILE = b"%PDF-1.7 nota"
+IMAGE = b"\xff\xd8\xff" + bytes(500)
+NEVER_WROTE = "7"
+"""How the numbers begin of people who are written to first."""
+
+_WEIGHTS = {"write": 60, "ask": 12, "type": 14, "change": 10, "close": 10, "end": 8, "read": 3, "drop": 1}
 _CHANGES = ("message.reaction", "message.edited", "message.revoked")
 _LONGEST_DELAY_SECONDS = 1.5
 _OLDEST_SECONDS = 8
@@ -43,10 +59,16 @@ class Load:
         self._chance = chance
         self._handset = Handset(at.waha.world, at.waha.courier)
         self._chores = at.waha.world.chores
+        self.asked: list[Asked] = []
+        self._files: dict[TenantId, tuple[int, int]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self, enough: Callable[[], bool]) -> None:
         """Let people do one thing after another until it is enough, then everything that is on its way."""
+        for tenant, people in self._shops.items():
+            number = [await self._at.keeps(tenant, file) for file in (IMAGE, FILE)]
+            self._files[tenant] = number[0], number[1]
+            self._handset.hear(session_of(tenant), Said(who=people[-1], text="SAIR", id=self._id()))
         words, weights = list(_WEIGHTS), list(_WEIGHTS.values())
         while not enough():
             [word] = self._chance.choices(words, weights)
@@ -108,6 +130,42 @@ class Load:
         session = self._at.waha.session(session_of(tenant))
         if session.connected:
             self._at.waha.lifecycle.drop(session, self._chance.uniform(0, 1))
+
+    async def _ask(self, tenant: TenantId, who: str) -> None:
+        """Ask for a message of any kind: of an agent or automatic, at times to who never wrote."""
+        chance = self._chance
+        words, (image, file) = f"pedido {chance.getrandbits(40)}", self._files[tenant]
+        whom = f"{NEVER_WROTE}{who}" if chance.random() < 0.1 else who
+        content, data = chance.choice(
+            (
+                (Text(text=words), None),
+                (Text(text=words), None),
+                (Image(media=MediaSource(stored=image), caption=words), IMAGE),
+                (File(media=MediaSource(stored=file), caption=words), FILE),
+                (Location(latitude=-23.5, longitude=-46.6, title=words), None),
+                (Contact(name=words, phone="5511900000001"), None),
+                (Poll(question=words, options=("sexta", "sábado")), None),
+            )
+        )
+        send_class = chance.choice((SendClass.AGENT, SendClass.BOT, SendClass.CAMPAIGN))
+        times = {"expires_ms": now_ms() + chance.randrange(500, 8000)} if chance.random() < 0.1 else {}
+        ask = Asked(words.replace(" ", "-"), session_of(tenant), whom, digest(data) if data else None)
+        task = asyncio.create_task(self._ask_until_heard(tenant, ask, content, send_class, times))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _ask_until_heard(
+        self, tenant: TenantId, ask: Asked, content: Content, send_class: SendClass, times: dict[str, int]
+    ) -> None:
+        """Ask under one key, twice at times, until it is accepted."""
+        for _ in range(3):
+            try:
+                await self._at.asks(tenant, ask.who, content, key=ask.key, send_class=send_class, **times)
+            except Unavailable:
+                await asyncio.sleep(0.5)
+            else:
+                self.asked.append(ask)
+                return
 
     async def _close(self, tenant: TenantId, who: str) -> None:
         task = asyncio.create_task(self._close_by_command(tenant, who, self._id()))

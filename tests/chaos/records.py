@@ -51,8 +51,22 @@ class Row(msgspec.Struct, frozen=True):
     place: int | None = None
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """Something that somebody asked to send, and that was accepted. sha256: of its file."""
+
+    key: str
+    session: str
+    who: str
+    sha256: str | None = None
+
+
 class Intent(msgspec.Struct, frozen=True):
-    """Something to say. claimed_at: every claim of it, in seconds since 1970."""
+    """Something to say. Times are in seconds since 1970.
+
+    claimed_at    every claim of it
+    key           under which it was asked for
+    opted_out_at  since when its customer wants nothing automatic
+    """
 
     id: int
     session: str
@@ -62,6 +76,9 @@ class Intent(msgspec.Struct, frozen=True):
     bare_id: str | None = None
     text: str = ""
     claimed_at: tuple[float, ...] = ()
+    key: str = ""
+    expires_at: float | None = None
+    opted_out_at: float | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -72,6 +89,7 @@ class Arrival(msgspec.Struct, frozen=True):
     id: str
     text: str
     at: float
+    sha256: str | None = None
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -100,6 +118,7 @@ class Records(msgspec.Struct, frozen=True):
     pauses: Sequence[Pause] = ()
     lines: Sequence[Line] = ()
     dead: Sequence[str] = ()
+    asked: Sequence[Asked] = ()
 
     @property
     def acked(self) -> int:
@@ -181,9 +200,12 @@ async def intents(at: Town) -> list[Intent]:
     """Read every intent, with its claims."""
     rows = await at.rows(
         "select o.id, s.name as session, o.class as what, o.ticket_id, o.state, o.reserved_id, o.body,"
+        " o.intent_key, extract(epoch from o.expires_at)::float8 as expires_at,"
+        " extract(epoch from w.opted_out_at)::float8 as opted_out_at,"
         " array(select extract(epoch from a.at)::float8 from audit a where a.tenant_id = o.tenant_id"
         "   and a.what like 'claimed.%%' and (a.detail->>'intent')::bigint = o.id) as claims"
         " from outbox o join sessions s on s.id = o.session_id"
+        " join conversations c on c.id = o.conversation_id join contacts w on w.id = c.contact_id"
     )
     return [
         Intent(
@@ -195,6 +217,9 @@ async def intents(at: Town) -> list[Intent]:
             row.reserved_id,
             row.body or "",
             tuple(row.claims),
+            row.intent_key.rpartition("|")[2],
+            row.expires_at,
+            row.opted_out_at,
         )
         for row in rows
     ]
@@ -203,7 +228,14 @@ async def intents(at: Town) -> list[Intent]:
 def arrivals(at: Town) -> list[Arrival]:
     """Read what customers have got from wsm."""
     return [
-        Arrival(each.session, who, each.id, each.text, each.at_ms / 1000)
+        Arrival(
+            each.session,
+            who,
+            each.id,
+            each.text,
+            each.at_ms / 1000,
+            each.media.sha256 if each.media else None,
+        )
         for who, phone in at.waha.world.phones.items()
         for each in phone.inbox
         if each.source == "api"

@@ -73,6 +73,7 @@ async def run_seed(
     async with stand(
         ground, shops, capacity=CAPACITY, changed=changed, dressed=with_clock, watch=watch
     ) as at:
+        at.town.waha.world.media_ids = True
         load = Load(at.town, shops, random.Random(chance.getrandbits(64)))
         faults = Faults(at, random.Random(chance.getrandbits(64)), clocks)
         causing = asyncio.create_task(faults.run(only))
@@ -84,7 +85,7 @@ async def run_seed(
                 await asyncio.wait([causing], timeout=1)
         await faults.mend()
         late = await _rest(at)
-        run = await _collect(at.town, [*told, *load.told], faults)
+        run = await _collect(at.town, [*told, *load.told], load, faults)
     if not causing.cancelled() and (fault := causing.exception()):
         raise fault
     report = check(run)
@@ -110,7 +111,7 @@ async def _rest(at: Stand) -> str:
     return ""
 
 
-async def _collect(town: Town, told: Sequence[Told], faults: Faults) -> Records:
+async def _collect(town: Town, told: Sequence[Told], load: Load, faults: Faults) -> Records:
     tenants = await town.rows("select tenant_id, capacity from queues order by tenant_id")
     lines = []
     for row in tenants:
@@ -129,4 +130,5 @@ async def _collect(town: Town, told: Sequence[Told], faults: Faults) -> Records:
         pauses=faults.pauses,
         lines=lines,
         dead=dead,
+        asked=load.asked,
     )

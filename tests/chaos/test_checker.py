@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from chaos.__main__ import verdict
 from chaos.checker import Report, check
-from chaos.records import Arrival, Fact, Intent, Line, Pause, Records, Row, Told, fact_of
+from chaos.records import Arrival, Asked, Fact, Intent, Line, Pause, Records, Row, Told, fact_of
 
 FIRST, SECOND = (Fact("message", "user_1", f"False/3A0{number}") for number in (1, 2))
 ECHO = Fact("message", "user_1", "True/3EB01")
@@ -157,6 +157,61 @@ def test_an_intent_that_is_given_up_and_arrived_is_indeterminate(state: str) -> 
     assert found(check(replace(GOOD, intents=[given_up]))) == {"indeterminate": 1}
 
 
+ASKED = replace(
+    GOOD,
+    told=[*GOOD.told, told(Fact("message", "user_1", "True/3EB07"), 6)],
+    kept=[*GOOD.kept, row(Fact("message", "user_1", "True/3EB07"), 4, "bot")],
+    asked=[Asked("k1", "user_1", "551", "5ha"), Asked("k2", "user_1", "551")],
+    intents=[
+        *GOOD.intents,
+        Intent(7, "user_1", "agent", 1, "sent", "3EB07", "nota", (101.0,), "k1", 200.0),
+        Intent(8, "user_1", "bot", 1, "failed", key="k2", expires_at=200.0),
+    ],
+    arrivals=[*GOOD.arrivals, Arrival("user_1", "551", "3EB07", "nota", 101.2, "5ha")],
+)
+
+
+def with_intent(number: int, **changed: Any) -> Records:
+    """What was asked for, with another end of an intent."""
+    return replace(
+        ASKED,
+        intents=[replace(each, **changed) if each.id == number else each for each in ASKED.intents],
+    )
+
+
+def test_what_was_asked_for_and_left_once_is_clean() -> None:
+    report = check(ASKED)
+    assert report.clean, report.findings
+    assert (report.asked, report.sent) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("run", "word"),
+    [
+        (replace(ASKED, intents=ASKED.intents[:-1]), "lost"),
+        (replace(ASKED, asked=[Asked("k1", "user_1", "551", "0ther")]), "lost"),
+        (replace(ASKED, asked=[Asked("k1", "user_1", "552", "5ha")]), "lost"),
+        (with_intent(8, key="k1"), "duplicated"),
+        (with_intent(7, expires_at=100.5), "duplicated"),
+        (with_intent(8, claimed_at=(102.0,), opted_out_at=101.0), "duplicated"),
+        (replace(ASKED, arrivals=[*ASKED.arrivals, ASKED.arrivals[-1]]), "duplicated"),
+    ],
+)
+def test_what_was_asked_for_and_is_not_as_asked_is_found(run: Records, word: str) -> None:
+    assert word in found(check(run))
+
+
+def test_who_speaks_in_his_own_name_may_write_to_who_opted_out() -> None:
+    assert check(with_intent(7, opted_out_at=100.0)).clean
+
+
+def test_of_two_asks_of_a_class_the_first_leaves_first() -> None:
+    swapped = with_intent(8, state="sent", bare_id="3EB08", what="agent")
+    late = replace(ASKED.arrivals[-1], id="3EB08", sha256=None)
+    run = replace(swapped, arrivals=[ASKED.arrivals[0], late, ASKED.arrivals[-1]])
+    assert found(check(run))["reordered"] == 1
+
+
 def test_a_ticket_closed_twice_is_duplicated() -> None:
     twice = audit(("ticket.opened.served", 1), ("ticket.closed", 1), ("ticket.closed", 1))
     assert found(check(replace(GOOD, lines=[Line(1, 1, twice)]))) == {"duplicated": 1}
@@ -175,5 +230,8 @@ def test_a_message_and_its_twin_are_one_fact() -> None:
 
 def test_the_last_line_adds_up_and_the_exit_code_tells() -> None:
     good, bad = check(GOOD), check(replace(GOOD, kept=GOOD.kept[1:]))
-    assert verdict([good]) == ("acked=3 lost=0 duplicated=0 reordered=0 indeterminate=0 seeds=1", 0)
-    assert verdict([good, bad]) == ("acked=6 lost=1 duplicated=0 reordered=0 indeterminate=0 seeds=2", 1)
+    assert verdict([good]) == ("acked=3 sends=0 lost=0 duplicated=0 reordered=0 indeterminate=0 seeds=1", 0)
+    assert verdict([good, bad]) == (
+        "acked=6 sends=0 lost=1 duplicated=0 reordered=0 indeterminate=0 seeds=2",
+        1,
+    )
