@@ -123,6 +123,18 @@ async def test_who_is_known_by_one_id_is_asked_for_by_the_other(database: Urls, 
         assert await at.learn(EVERY) == Learned(), "nobody is asked for twice a day"
 
 
+async def test_two_who_turn_out_to_be_one_become_one_and_are_asked_for_no_more(database: Urls) -> None:
+    async with gateway() as (behind, session), desk(database, session) as at:
+        behind.reply = says(200, {"lid": hidden(ANA), "pn": f"{ANA}@c.us"})
+        await at.heard(hidden(ANA), f"{ANA}@c.us")
+        assert [place for _, place in await at.shop.line()] == [None, 1], "twice in the line"
+        assert (await at.learn()).learned == 2
+        await at.shop.turn(*(offer.body for offer in at.entered), origin=Origin.CLOCK)
+        assert [place for _, place in await at.shop.line()] == [None]
+        assert await at.learn(2 * DAY) == Learned()
+        assert await at.waiting() == []
+
+
 def knows_nobody(asked: Asked) -> object:
     """WAHA's answer for an id that it has not learned."""
     *_, kind, id_ = unquote(asked.path).split("/")
