@@ -226,6 +226,9 @@ class Owner:
             city.agenda.after(later, self._looks)
 
     async def _closes(self) -> None:
+        """Close what is left, and once an hour what has come since: nobody is there to serve it."""
         for row in await self._city.rows(_OPEN):
             shop = self._shops[row.tenant_id]
             await self._city.close(shop, SessionName(row.session), row.chat_id, by="owner")
+        if self._city.clock() + timedelta(hours=1) < self._city.plan.ends:
+            self._city.agenda.after(3600, self._closes)
